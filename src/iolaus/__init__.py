@@ -1,0 +1,1 @@
+"""Iolaus: Hydra-configured hyperparameter sweeps for PyTorch image classifiers."""

@@ -1,0 +1,223 @@
+"""What an entry point does with its configuration before anything heavy is imported.
+
+The types and ranges of the run-level keys, the expansion of ``resume=PATH``, and the one clear line that a
+user's mistake ends in. Nothing here imports torch or a tracker: ``--help`` and a misspelt key answer at once.
+"""
+
+import errno
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from iolaus.errors import InputError
+
+METRICS = (
+    "val/accuracy",
+    "val/loss",
+    "fit_s",
+    "params",
+    "images_per_s",
+)
+"""What `objective` may name. Train and test metrics are missing on purpose: what selects sees ``val`` only."""
+
+
+@dataclass
+class EarlyStopping:
+    """Key ``early_stopping``."""
+
+    patience: int | None = MISSING
+
+
+@dataclass
+class Loss:
+    """Key ``loss``."""
+
+    label_smoothing: float = MISSING
+
+
+@dataclass
+class RunConfig:
+    """Schema of ``conf/config.yaml``, which holds the values: a group's content is checked by its constructor."""
+
+    data: Any = MISSING
+    augment: Any = MISSING
+    model: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    tracking: Any = MISSING
+    loss: Loss = field(default_factory=Loss)
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    epochs: int = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    threads: Any = MISSING  # "auto" or a number
+    objective: Any = MISSING  # a metric's name or a list of them
+    resume: str | None = MISSING
+    root: str = MISSING
+
+
+def register() -> None:
+    """Make the schema known to Hydra as ``run_schema``, and ``${project_root:}`` to its YAML."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    OmegaConf.register_resolver("project_root", lambda: str(project_root()), replace=True)
+
+
+def project_root() -> Path:
+    """The checkout that this file lies in or, for an installed package, the current folder."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "conf" / "config.yaml").is_file() else Path.cwd()
+
+
+def require(holds: bool, key: str, rule: str, value: object) -> None:
+    """Raise `InputError` «`key` must be `rule`, but got `value`» unless the rule holds."""
+    if not holds:
+        raise InputError(f"{key} must be {rule}, but got {value}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Check the ranges of the run-level keys.
+
+    Raises:
+        InputError: naming the key, its rule and the value that broke it.
+    """
+    require(cfg.epochs >= 1, "epochs", "at least 1", cfg.epochs)
+    require(0 <= cfg.seed < 2**32, "seed", "in 0..4294967295", cfg.seed)
+    require(
+        re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device) is not None,
+        "device",
+        "one of auto, cpu, cuda, cuda:<index>, mps",
+        cfg.device,
+    )
+    require(cfg.precision in ("auto", "fp32", "bf16"), "precision", "one of auto, fp32, bf16", cfg.precision)
+    require(
+        cfg.threads == "auto" or (type(cfg.threads) is int and cfg.threads >= 1),
+        "threads",
+        "auto or at least 1",
+        cfg.threads,
+    )
+    smoothing = cfg.loss.label_smoothing
+    require(0 <= smoothing < 1, "loss.label_smoothing", "in [0, 1)", smoothing)
+    patience = cfg.early_stopping.patience
+    require(patience is None or patience >= 1, "early_stopping.patience", "null or at least 1", patience)
+    if "lr" in cfg.optimizer:
+        lr = cfg.optimizer.lr
+        require(isinstance(lr, (int, float)) and 0 < lr < float("inf"), "optimizer.lr", "a number above 0", lr)
+    for metric in objectives(cfg):
+        require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
+
+
+def objectives(cfg: DictConfig) -> list[str]:
+    """The names in ``objective``, which may be one name or a list of them."""
+    names = [cfg.objective] if isinstance(cfg.objective, str) else list(cfg.objective or [])
+    require(len(names) > 0, "objective", f"one of {', '.join(METRICS)} or a list of them", cfg.objective)
+    return names
+
+
+def monitored(cfg: DictConfig) -> str:
+    """The metric that decides which epoch's weights are kept: the first objective that has a value each epoch."""
+    return next((name for name in objectives(cfg) if name.startswith("val/")), "val/accuracy")
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values, without what may differ between a run and its resumption."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    kept = {str(key): value for key, value in plain.items() if key not in ("resume", "tracking", "root")}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
+    return kept
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to dotted keys; lists stay whole. ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {
+        name: leaf
+        for key, value in tree.items()
+        for name, leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def check_same_settings(ours: dict[str, Any], theirs: dict[str, Any], origin: str) -> None:
+    """Refuse to resume a run under another configuration, since it could not come to the same end.
+
+    Raises:
+        InputError: listing each key that differs.
+    """
+    ours, theirs = flatten(ours), flatten(theirs)
+    missing = "(absent)"
+    different = [
+        f"{key} was {theirs.get(key, missing)}, now {ours.get(key, missing)}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key, missing) != theirs.get(key, missing)
+    ]
+    if different:
+        raise InputError(f"{origin} was made with other settings: {'; '.join(different)}; leave them as they were")
+
+
+def expand_resume(argv: Sequence[str]) -> list[str]:
+    """Put the overrides that a run was started with before those beside its ``resume=PATH``.
+
+    They are taken from ``.hydra/overrides.yaml`` in the checkpoint's folder; where the command line names the
+    same key, its own value stands alone. Without such a file the command line must repeat them, and
+    `check_same_settings` sees to it.
+    """
+    path = next((Path(arg.split("=", 1)[1].strip("'\"")) for arg in argv if arg.startswith("resume=")), None)
+    saved = path.parent / ".hydra" / "overrides.yaml" if path else None
+    if saved is None or not saved.is_file():
+        return list(argv)
+    given = {_key(arg) for arg in argv}
+    # A file from elsewhere may choose among our configs and set values, but not name code to run.
+    recorded = [str(override) for override in OmegaConf.load(saved) if "_target_" not in str(override)]
+    return [override for override in recorded if _key(override) not in given] + list(argv)
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
+def command(overrides: Sequence[str]) -> str:
+    """The shell command that runs this program with `overrides`."""
+    return shlex.join(["python", sys.argv[0], *overrides])
+
+
+def report_mistakes() -> None:
+    """Let a user's mistake, a full disk and Ctrl-C end in one line; all else keeps its traceback.
+
+    Hydra hands exceptions of a task to ``sys.excepthook``. SIGTERM is made to end a run as Ctrl-C does.
+    """
+    fallback = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if (line := one_line(error)) is not None:
+            print(f"error: {line}", file=sys.stderr)
+        elif kind is KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+        else:
+            fallback(kind, error, traceback)
+
+    sys.excepthook = hook
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def one_line(error: BaseException | None) -> str | None:
+    """The message of an `InputError` or a full disk, also where another exception wraps it; None for others."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or "the output folder"
+            return f"no space left on the disk of {where}: free some, or choose another with hydra.run.dir=FOLDER"
+        error = error.__cause__
+    return None
+

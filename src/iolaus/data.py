@@ -1,0 +1,320 @@
+"""Images in memory: decoded once into a checksummed cache, split, normalised and served in whole batches."""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from iolaus.errors import InputError
+from iolaus.sources import Arrays, Source, stratified
+
+log = logging.getLogger(__name__)
+
+Augment = Callable[[Tensor], Tensor]
+"""Takes and gives float32 (B, C, H, W) in [0, 1], on any device."""
+
+
+class Split(NamedTuple):
+    """Images of one split, as they are on disk."""
+
+    images: Tensor
+    """uint8, (N, C, H, W)."""
+    labels: Tensor
+    """int64, (N,)."""
+
+
+@dataclass
+class Data:
+    """A data set in memory, split into train, val and test. Made by `load`."""
+
+    name: str
+    classes: list[str]
+    train: Split
+    val: Split
+    mean: list[float]
+    """Of the training split, for each channel, of pixels in [0, 1]; zeros where `normalize` is off."""
+    std: list[float]
+    digest: str
+    """SHA-256 of the decoded training images and labels."""
+    batch_size: int
+    digit_box: int | None
+    """Pixels of the box that a digit fills, by which `iolaus.predict` prepares photos; None: they are resized."""
+    root: Path
+    _read_test: Callable[[], Split] = field(repr=False)
+    _locked: str | None = field(default=None, repr=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return len(self.classes)
+
+    @property
+    def test(self) -> Split:
+        """The test split, read from disk when it is asked for and not before.
+
+        Raises:
+            InputError: after `lock_test`.
+        """
+        if self._locked:
+            raise InputError(f"the test set is locked: {self._locked}")
+        return self._read_test()
+
+    def lock_test(self, reason: str) -> None:
+        """Make every later use of `test` raise, with `reason`."""
+        self._locked = reason
+
+    def loader(
+        self, split: str, *, augment: Augment | None = None, device: str | torch.device = "cpu"
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Serve normalised batches of a split; ``train`` is shuffled by torch's global generator.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            augment: Applied to each batch of pixels in [0, 1], before normalisation, on the device.
+            device: Where the images are kept and the batches made.
+
+        Returns:
+            A loader of batches: images float32 (B, C, H, W), labels int64 (B,). The last batch may be smaller.
+        """
+        images, labels = {"train": lambda: self.train, "val": lambda: self.val, "test": lambda: self.test}[split]()
+        batches = Batches(images.to(device), labels.to(device), self.mean, self.std, augment)
+        # nothing is kept for the way back in evaluation, so larger batches cost no memory to speak of
+        batch_size = self.batch_size if split == "train" else max(self.batch_size, 1000)
+        order = BatchOrder(len(labels), batch_size, shuffle=split == "train")
+        return DataLoader(batches, sampler=order, batch_size=None)
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """A data set that is indexed by a whole batch of indices at once."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, mean: list[float], std: list[float], augment: Augment | None = None
+    ) -> None:
+        """Keep images uint8 (N, C, H, W) and labels (N,) where they are."""
+        self.images, self.labels, self.augment = images, labels, augment
+        self.mean = torch.tensor(mean, device=images.device).view(-1, 1, 1)  # (C, 1, 1)
+        self.std = torch.tensor(std, device=images.device).view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        """The number of images, not of batches."""
+        return len(self.labels)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images float32 (B, C, H, W), normalised, and labels int64 (B,), for int64 indices (B,)."""
+        indices = indices.to(self.labels.device)
+        images = self.images[indices].float().div_(255)
+        if self.augment is not None:
+            images = self.augment(images)
+        return images.sub_(self.mean).div_(self.std), self.labels[indices]
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1] from normalised images of the same shape."""
+        return images * self.std + self.mean
+
+
+class BatchOrder(Sampler[Tensor]):
+    """The indices of each batch, as one tensor: drawing them one by one would cost more than an MLP's step.
+
+    Args:
+        size: Number of samples.
+        batch_size: Samples a batch; the last may be smaller.
+        shuffle: Draw a new order from torch's global generator each time.
+    """
+
+    def __init__(self, size: int, batch_size: int, shuffle: bool) -> None:
+        """Check the batch size."""
+        if batch_size < 1:
+            raise InputError(f"data.batch_size must be at least 1, but got {batch_size}")
+        self.size, self.batch_size, self.shuffle = size, batch_size, shuffle
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield int64 tensors (B,)."""
+        order = torch.randperm(self.size) if self.shuffle else torch.arange(self.size)
+        yield from order.split(self.batch_size)
+
+
+def load(
+    name: str,
+    source: Source,
+    root: str | Path = "data",
+    *,
+    batch_size: int = 256,
+    val_size: int | float = 0.1,
+    normalize: bool = True,
+    digit_box: int | None = None,
+) -> Data:
+    """Load a data set into memory, from its cache or, the first time, from its source.
+
+    The validation split is carved from the training set, stratified, and is the same for every seed.
+
+    Args:
+        name: Names the cache, and the data set in what is logged.
+        source: Where the images come from.
+        root: Folder of the files and of the cache.
+        batch_size: Images a training batch.
+        val_size: Images of the validation split or, below 1, its share of the training set.
+        normalize: Subtract the training split's mean and divide by its standard deviation, for each channel.
+        digit_box: See `Data.digit_box`.
+
+    Raises:
+        InputError: for files that are missing or damaged, and values out of range.
+    """
+    if batch_size < 1:
+        raise InputError(f"data.batch_size must be at least 1, but got {batch_size}")
+    folder = Path(root).expanduser()
+    key = _cache_key(name, source, folder, train=True)
+    cached = _read_cache(*key)
+    train, val, mean, std = _split_once(*key, val_size)
+
+    def read_test() -> Split:
+        test = _read_cache(*_cache_key(name, source, folder, train=False))
+        return Split(test.images, test.labels)
+
+    return Data(
+        name=name,
+        classes=cached.classes,
+        train=train,
+        val=val,
+        mean=mean if normalize else [0.0] * len(mean),
+        std=std if normalize else [1.0] * len(std),
+        digest=cached.digest,
+        batch_size=batch_size,
+        digit_box=digit_box,
+        root=folder,
+        _read_test=read_test,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _split_once(path: Path, changed_ns: int, size: int, val_size: int | float) -> tuple[Split, Split, list[float], list[float]]:
+    """Train, val, and the training split's statistics; remembered like `_read_cache`, from the same file."""
+    cached = _read_cache(path, changed_ns, size)
+    in_val = stratified(cached.labels.numpy(), _val_count(val_size, len(cached.labels)))
+    train = Split(cached.images[~in_val], cached.labels[~in_val])
+    return train, Split(cached.images[in_val], cached.labels[in_val]), *statistics(train.images)
+
+
+def statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, of pixels in [0, 1]; a constant channel's deviation is given as 1.
+
+    Exact: counted over the 256 grey levels.
+
+    Args:
+        images: uint8, (N, C, H, W).
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):  # (N, H, W)
+        share = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
+        mean = (share * levels).sum()
+        means.append(mean.item())
+        deviations.append((share * (levels - mean) ** 2).sum().sqrt().item() or 1.0)
+    return means, deviations
+
+
+def _val_count(val_size: int | float, available: int) -> int:
+    count = round(val_size * available) if 0 < val_size < 1 else val_size
+    if count != int(count) or not 1 <= count < available:
+        raise InputError(f"data.val_size must be in 1..{available - 1}, but got {val_size}")
+    return int(count)
+
+
+class _Decoded(NamedTuple):
+    images: Tensor  # uint8 (N, C, H, W)
+    labels: Tensor  # int64 (N,)
+    classes: list[str]
+    digest: str
+
+
+def _cache_key(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
+    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date."""
+    path = root / f".{name}-{'train' if train else 'test'}.npz"
+    fingerprint = source.fingerprint(root)
+    if not _up_to_date(path, fingerprint):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
+                if not _up_to_date(path, fingerprint):
+                    log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
+                    _write_cache(path, source.read(root, train), fingerprint)
+        except PermissionError as error:
+            raise InputError(
+                f"{root} cannot be written ({error.strerror}): choose another folder with data.root"
+            ) from error
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+def _up_to_date(path: Path, fingerprint: str) -> bool:
+    if not path.is_file():
+        return False
+    with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
+        return str(cache["fingerprint"]) == fingerprint
+
+
+def _write_cache(path: Path, arrays: Arrays, fingerprint: str) -> None:
+    images, labels = np.ascontiguousarray(arrays.images), np.ascontiguousarray(arrays.labels)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                images=images,
+                labels=labels,
+                classes=np.array(arrays.classes),
+                fingerprint=np.array(fingerprint),
+                sha256=np.array(_sha256(images, labels)),
+            )
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@functools.lru_cache(maxsize=2)
+def _read_cache(path: Path, changed_ns: int, size: int) -> _Decoded:
+    """Read and verify. Remembered while the file stays as it is: a sweep's trials share one copy in memory."""
+    with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
+        images, labels = cache["images"], cache["labels"]
+        digest = _sha256(images, labels)
+        if str(cache["sha256"]) != digest:
+            raise ValueError("its checksum differs")
+        classes = [str(name) for name in cache["classes"]]
+    return _Decoded(torch.from_numpy(images), torch.from_numpy(labels), classes, digest)
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from") from error
+
+
+def _sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    digest = hashlib.sha256(images)
+    digest.update(labels)
+    return digest.hexdigest()

@@ -1,0 +1,340 @@
+"""The training loop: plain arguments, a callback for each epoch, no knowledge of who configures or tracks it."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from iolaus import metrics
+from iolaus.errors import InputError
+
+Batch = tuple[Tensor, Tensor]
+Metrics = dict[str, float]
+
+
+class Loader(Protocol):
+    """What `fit` and `infer` iterate: any ``torch.utils.data.DataLoader`` of (images, labels) will do."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        ...
+
+    def __iter__(self) -> Any:
+        """Yield batches."""
+        ...
+
+
+@dataclass
+class State:
+    """A training run between two epochs: all that going on needs, in plain values and tensors."""
+
+    epoch: int = 0
+    """Epochs done."""
+    history: list[Metrics] = field(default_factory=list)
+    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s, images_per_s."""
+    best_epoch: int = 0
+    """Counted from 1."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    fit_s: float = 0.0
+    """Seconds spent in training and validation."""
+    images: int = 0
+    """Training images seen."""
+    train_s: float = 0.0
+    """Seconds spent in training alone."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] | None = None
+
+    @property
+    def best(self) -> Metrics:
+        """The metrics of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+    @property
+    def images_per_s(self) -> float:
+        """Training images a second, validation not counted."""
+        return self.images / self.train_s if self.train_s else 0.0
+
+
+def fit(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    scheduler: Callable[..., Any] | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    label_smoothing: float = 0.0,
+    patience: int | None = None,
+    monitor: str = "val/accuracy",
+    state: State | None = None,
+    on_batch: Callable[[float, float, int], None] | None = None,
+    on_epoch: Callable[[State], None] | None = None,
+) -> State:
+    """Train, and leave the best epoch's weights in `model`.
+
+    Torch's global generator is seeded from (seed, epoch) as each epoch starts: the order of the batches, dropout
+    and augmentation follow from it, so a run that was interrupted between epochs goes on to bitwise the same end.
+
+    Args:
+        model: Takes normalised images (B, C, H, W), gives logits (B, K); already where `place` put it.
+        train_loader: Batches of (images, labels) on the model's device.
+        val_loader: The same, of the images that decide which epoch is best.
+        optimizer: Over the model's parameters.
+        epochs: How many, counted from the very start also when resuming.
+        scheduler: Called with the optimizer; see `make_scheduler`.
+        seed: Of the generator.
+        precision: ``fp32``, ``bf16`` (autocast) or ``auto``, see `resolve_precision`.
+        label_smoothing: Share of each target that is spread over all classes, in [0, 1).
+        patience: Stop after this many epochs without a better `monitor`; None never does.
+        monitor: ``val/accuracy`` or ``val/loss``. Of two equal accuracies the smaller loss is better.
+        state: Where to go on; None starts anew.
+        on_batch: Called after each step with its loss, its accuracy in [0, 1] and the number of images.
+        on_epoch: Called after each epoch; what it raises ends the training.
+
+    Returns:
+        The state after the last epoch.
+
+    Raises:
+        InputError: if the loss becomes NaN or infinite.
+    """
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1, but got {epochs}")
+    precision = resolve_precision(precision, model)
+    schedule, each_batch = make_scheduler(scheduler, optimizer, epochs * len(train_loader))
+    state = state or State()
+    if state.epoch:
+        model.load_state_dict(state.weights)
+        optimizer.load_state_dict(state.optimizer)
+        if schedule is not None and state.scheduler is not None:
+            schedule.load_state_dict(state.scheduler)
+
+    for epoch in range(state.epoch + 1, epochs + 1):
+        if patience is not None and state.epoch - state.best_epoch >= patience:
+            break
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        lr = optimizer.param_groups[0]["lr"]
+        start = time.perf_counter()
+        try:
+            loss, accuracy, count = train_epoch(
+                model,
+                train_loader,
+                optimizer,
+                schedule if each_batch else None,
+                precision=precision,
+                label_smoothing=label_smoothing,
+                on_batch=on_batch,
+            )
+        except NonFiniteLossError as error:
+            raise InputError(
+                f"the loss became {error.loss} in step {error.step} of epoch {epoch}: lower optimizer.lr (now {lr:g}), "
+                "or look at the inputs with src/explore.py"
+            ) from error
+        trained = time.perf_counter()
+        val_logits, val_labels = infer(model, val_loader, precision=precision)
+        val_loss = metrics.loss(val_logits, val_labels)
+        if schedule is not None and not each_batch:
+            # PyTorch's only scheduler that wants to know how well it goes
+            plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
+            schedule.step(val_loss) if plateau else schedule.step()
+        state.epoch = epoch
+        state.train_s += trained - start
+        state.fit_s += time.perf_counter() - start
+        state.images += count
+        state.history.append(
+            {
+                "train/loss": loss,
+                "train/accuracy": accuracy,
+                "val/loss": val_loss,
+                "val/accuracy": metrics.accuracy(val_logits, val_labels),
+                "lr": lr,
+                "epoch_s": trained - start,
+            }
+        )
+        if state.best_epoch == 0 or better(state.history[-1], state.best, monitor):
+            state.best_epoch = epoch
+            state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state.weights = model.state_dict()
+        state.optimizer = optimizer.state_dict()
+        state.scheduler = schedule.state_dict() if schedule is not None else None
+        if on_epoch is not None:
+            on_epoch(state)
+
+    model.load_state_dict(state.best_weights)
+    return state
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss of a step is NaN or infinite."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        """Keep the value, and the step counted from 1."""
+        super().__init__(f"loss {loss} in step {step}")
+        self.loss, self.step = loss, step
+
+
+def train_epoch(
+    model: nn.Module,
+    loader: Loader,
+    optimizer: Optimizer,
+    scheduler: Any = None,
+    *,
+    precision: str = "fp32",
+    label_smoothing: float = 0.0,
+    on_batch: Callable[[float, float, int], None] | None = None,
+) -> tuple[float, float, int]:
+    """Take one step for each batch.
+
+    Returns:
+        Loss and accuracy in [0, 1] over all images, each measured just before it was learnt from and with dropout
+        at work, and the number of images.
+
+    Raises:
+        NonFiniteLossError: before the weights are touched by it.
+    """
+    model.train()
+    total_loss, total_correct, total = 0.0, 0, 0
+    for step, (images, labels) in enumerate(loader, start=1):
+        with autocast(images.device, precision):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            raise NonFiniteLossError(loss_value, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        correct = int((logits.detach().argmax(1) == labels).sum())
+        total_loss += loss_value * len(labels)
+        total_correct += correct
+        total += len(labels)
+        if on_batch is not None:
+            on_batch(loss_value, correct / len(labels), len(labels))
+    return total_loss / total, total_correct / total, total
+
+
+@torch.inference_mode()
+def infer(model: nn.Module, loader: Iterable[Batch], *, precision: str = "fp32") -> Batch:
+    """Logits of everything in a loader; all else that is said about a model is a function of them.
+
+    Returns:
+        Logits float32 (N, K) and labels int64 (N,), on the CPU.
+    """
+    precision = resolve_precision(precision, model)
+    model.eval()
+    logits, labels = [], []
+    for images, batch_labels in loader:
+        with autocast(images.device, precision):
+            logits.append(model(images).float())
+        labels.append(batch_labels)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def better(new: Metrics, old: Metrics, monitor: str) -> bool:
+    """Whether an epoch beats another: by the monitored metric, then by validation loss."""
+    return _rank(new, monitor) > _rank(old, monitor)
+
+
+def _rank(values: Metrics, monitor: str) -> tuple[float, float]:
+    sign = -1 if monitor.endswith("loss") else 1
+    return sign * values[monitor], -values["val/loss"]
+
+
+def make_optimizer(make: Callable[..., Optimizer], parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Build an optimizer, and name its key where it refuses a value."""
+    try:
+        return make(parameters)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer: {error}") from error
+
+
+def make_scheduler(
+    make: Callable[..., Any] | None, optimizer: Optimizer, total_steps: int
+) -> tuple[Any | None, bool]:
+    """Build a scheduler of ``torch.optim.lr_scheduler`` and tell whether it steps after each batch.
+
+    One that plans over a known horizon (it takes ``total_steps`` or ``T_max``) is told the number of steps and
+    steps after each batch. Any other steps after each epoch, as PyTorch's documentation has it.
+    """
+    if make is None:
+        return None, False
+    parameters = inspect.signature(make).parameters
+    given = getattr(make, "keywords", {})
+    horizon = {name: total_steps for name in ("total_steps", "T_max") if name in parameters and name not in given}
+    try:
+        return make(optimizer, **horizon), bool(horizon)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scheduler: {error}") from error
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that ``auto`` means here: cuda, then mps, then cpu.
+
+    Raises:
+        InputError: for a device that this machine or this build of PyTorch does not have.
+    """
+    if device == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device=mps is not there: it needs a Mac with Apple silicon; use auto")
+    return chosen
+
+
+def resolve_precision(precision: str, model: nn.Module) -> str:
+    """What ``auto`` means: bf16 for convolutions where the hardware computes it natively, else fp32.
+
+    Emulated bf16 is slower than fp32, and small linear layers gain less than the casts cost.
+    """
+    if precision != "auto":
+        return precision
+    device = next(model.parameters()).device
+    if not has_convolutions(model):
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def set_threads(threads: int | str) -> int:
+    """Let PyTorch compute with so many threads; ``auto`` leaves its default, one for each core. Gives the number."""
+    if threads != "auto":
+        torch.set_num_threads(int(threads))
+    return torch.get_num_threads()
+
+
+def deterministic(device: torch.device) -> None:
+    """Have CUDA choose kernels whose results do not vary; the CPU's do not at a given number of threads."""
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to where it computes; convolutions in channels_last, their faster memory format."""
+    return model.to(device, memory_format=torch.channels_last) if has_convolutions(model) else model.to(device)
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether a two-dimensional convolution is among the layers."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

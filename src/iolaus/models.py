@@ -1,0 +1,198 @@
+"""Classifiers: modules that take normalised images (B, C, H, W) and give logits (B, num_classes).
+
+A model of your own needs nothing from here: any class or function that gives such a module can be named as
+``model._target_``. It is told what it asks for: see `build`.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from iolaus.errors import InputError
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+class MLP(nn.Sequential):
+    """Fully connected layers with ReLU and dropout between them, on flattened images.
+
+    Args:
+        input_shape: Channels, height, width.
+        num_classes: Number of logits.
+        hidden_sizes: Width of each hidden layer; none at all makes it a linear classifier.
+        dropout: Probability of dropping a hidden activation, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        num_classes: int,
+        hidden_sizes: Sequence[int] = (512, 256),
+        dropout: float = 0.0,
+    ) -> None:
+        """Build the layers."""
+        channels, height, width = input_shape
+        super().__init__(
+            nn.Flatten(), *dense(channels * height * width, num_classes, hidden_sizes, dropout)
+        )
+
+
+class CNN(nn.Sequential):
+    """Blocks of convolution, max pooling, batch norm and ReLU, then fully connected layers.
+
+    Pooling comes before the batch norm, which then has that many fewer pixels to do.
+
+    Args:
+        input_shape: Channels, height, width.
+        num_classes: Number of logits.
+        channels: Output channels of each block.
+        kernel_size: Side of the convolutions' kernels, odd: the image keeps its size.
+        pool_size: Side and stride of each block's max pooling; 1 pools nothing.
+        batch_norm: Whether the blocks normalise.
+        hidden_sizes: Width of each hidden layer after the blocks.
+        dropout: Probability of dropping a hidden activation, and a feature of the last block, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        num_classes: int,
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        pool_size: int = 2,
+        batch_norm: bool = True,
+        hidden_sizes: Sequence[int] = (128,),
+        dropout: float = 0.0,
+    ) -> None:
+        """Build the layers."""
+        check_sizes("model.channels", channels)
+        if not channels:
+            raise InputError("model.channels must name at least one block, but got []: model=mlp has no convolutions")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise InputError(f"model.kernel_size must be odd and at least 1, but got {kernel_size}")
+        if pool_size < 1:
+            raise InputError(f"model.pool_size must be at least 1, but got {pool_size}")
+        in_channels, height, width = input_shape
+        blocks: list[nn.Module] = []
+        for depth, out_channels in enumerate(channels, start=1):
+            if min(height, width) < pool_size:
+                raise InputError(
+                    f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1]}x"
+                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or take fewer blocks"
+                )
+            height, width = height // pool_size, width // pool_size
+            # a bias before a batch norm would be subtracted again
+            blocks.append(nn.Conv2d(in_channels, out_channels, kernel_size, padding="same", bias=not batch_norm))
+            blocks += [nn.MaxPool2d(pool_size)] if pool_size > 1 else []
+            blocks += [nn.BatchNorm2d(out_channels)] if batch_norm else []
+            blocks.append(nn.ReLU())
+            in_channels = out_channels
+        features: list[nn.Module] = [nn.Flatten()]
+        features += [nn.Dropout(dropout)] if check_dropout(dropout) and hidden_sizes else []
+        super().__init__(
+            *blocks, *features, *dense(in_channels * height * width, num_classes, hidden_sizes, dropout)
+        )
+
+
+class OnPixels(nn.Module):
+    """A model behind the normalisation that it was trained with: the form in which it is deployed.
+
+    Args:
+        model: Takes normalised images.
+        mean: Of each channel.
+        std: Of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Keep the statistics as buffers."""
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))  # (C, 1, 1)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
+        return self.model((pixels - self.mean) / self.std)
+
+
+def dense(
+    in_features: int, out_features: int, hidden_sizes: Sequence[int] = (), dropout: float = 0.0
+) -> list[nn.Module]:
+    """Linear layers from (B, in_features) to (B, out_features), with ReLU and dropout after each but the last."""
+    check_sizes("model.hidden_sizes", hidden_sizes)
+    layers: list[nn.Module] = []
+    for size in hidden_sizes:
+        layers += [nn.Linear(in_features, size), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if check_dropout(dropout) else []
+        in_features = size
+    return [*layers, nn.Linear(in_features, out_features)]
+
+
+def check_sizes(key: str, sizes: Sequence[int]) -> None:
+    """Raise `InputError` unless `sizes` is a list of whole numbers of at least 1."""
+    if isinstance(sizes, (str, int)) or not all(type(size) is int and size >= 1 for size in sizes):
+        raise InputError(f"{key} must be a list of whole numbers of at least 1, but got {sizes}")
+
+
+def check_dropout(dropout: float) -> bool:
+    """Raise `InputError` unless `dropout` is in [0, 1); tell whether there is any."""
+    if not 0 <= dropout < 1:
+        raise InputError(f"model.dropout must be in [0, 1), but got {dropout}")
+    return dropout > 0
+
+
+def build(make: Callable[..., nn.Module], input_shape: Shape, num_classes: int) -> nn.Module:
+    """Call a model's constructor with what it asks for by name, and see that it gives logits.
+
+    Args:
+        make: Takes any of ``input_shape``, ``in_channels`` and ``num_classes``, or takes them as keywords in
+            general: then only ``num_classes``, as torchvision's models do.
+        input_shape: Channels, height, width of the data set's images.
+        num_classes: Number of its classes.
+
+    Raises:
+        InputError: if the module cannot take such images, or gives something else than logits.
+    """
+    offered = {"input_shape": input_shape, "in_channels": input_shape[0], "num_classes": num_classes}
+    parameters = inspect.signature(make).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    wanted = {
+        name: value for name, value in offered.items() if name in parameters or (open_ended and name == "num_classes")
+    }
+    try:
+        inspect.signature(make).bind(**wanted)
+    except TypeError as error:
+        raise InputError(f"model does not fit its constructor: {error}") from error
+    model = make(**wanted)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model._target_ must give a torch.nn.Module, but got {type(model).__name__}")
+    logits = probe(model, input_shape)
+    if tuple(logits.shape) != (2, num_classes):
+        raise InputError(
+            f"the model must give logits of shape (batch, {num_classes}), but gave {tuple(logits.shape)} for a batch of 2"
+        )
+    return model
+
+
+@torch.no_grad()
+def probe(model: nn.Module, input_shape: Shape) -> Tensor:
+    """Run a batch of two black images through the model in eval mode, which also sizes torch's lazy layers."""
+    training = model.training
+    model.eval()
+    try:
+        return model(torch.zeros(2, *input_shape))
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"the model cannot take images of shape {(2, *input_shape)}: {error}") from error
+    finally:
+        model.train(training)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """The number of trainable numbers in a model."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,241 @@
+"""Where runs are recorded: one MLflow run for each training run, or nothing at all.
+
+`train.py` talks to a `Run`, whose methods do nothing; the one that MLflow's tracker gives does.
+"""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from iolaus.checkpoint import Classifier
+from iolaus.data import Data
+from iolaus.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A run that nobody records."""
+
+    id: str | None = None
+
+    def log_data(self, data: Data) -> None:
+        """Record which data set is trained on."""
+
+    def log_epochs(self, history: list[dict[str, float]]) -> None:
+        """Record the metrics of each epoch that is not recorded yet."""
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Record values that have no epoch."""
+
+    def log_file(self, path: Path) -> None:
+        """Record a copy of a file."""
+
+    def log_model(self, classifier: Classifier, data: Data) -> None:
+        """Record the model in a form that others can load and serve."""
+
+
+class Nothing:
+    """``tracking=none``."""
+
+    @contextlib.contextmanager
+    def run(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None = None) -> Iterator[Run]:
+        """Give a run that records nothing."""
+        yield Run()
+
+
+class MLflow:
+    """``tracking=mlflow``.
+
+    Args:
+        experiment_name: The MLflow experiment, made where it does not exist.
+        uri: The tracking URI.
+        artifacts: Folder of the artifacts of a new experiment; a server has its own place for them.
+    """
+
+    def __init__(self, experiment_name: str, uri: str, artifacts: str) -> None:
+        """Keep the settings; MLflow is imported when a run starts."""
+        self.experiment_name, self.uri, self.artifacts = experiment_name, uri, artifacts
+
+    @contextlib.contextmanager
+    def run(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None = None) -> Iterator[Run]:
+        """Record what happens inside; the run ends as FINISHED, FAILED with its reason, or KILLED.
+
+        Args:
+            params: Flat; names equal configuration keys.
+            tags: Facts about the run.
+            run_id: A run to go on with where it is still there.
+
+        Raises:
+            InputError: if the tracking server or database cannot be used.
+        """
+        started = self._start(params, tags, run_id)
+        import mlflow
+
+        try:
+            yield started
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted" if killed else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
+                mlflow.set_tag("reason", reason[:5000])
+            mlflow.end_run("KILLED" if killed else "FAILED")
+            raise
+        mlflow.end_run()
+
+    def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
+        # ours win over MLflow's defaults, and the user's environment over ours
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        self._check_server()
+        try:
+            import mlflow
+        except ImportError as error:
+            raise InputError("MLflow is not installed: install it, or use tracking=none") from error
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are of no interest to a user
+        try:
+            mlflow.set_tracking_uri(self.uri)
+            self._experiment()
+            known = run_id is not None and self._exists(run_id)
+            mlflow.start_run(run_id=run_id if known else None)
+            if known:
+                mlflow.delete_tag("reason")
+            mlflow.log_params({key: _text(value) for key, value in params.items()})
+            mlflow.set_tags({key: _text(value) for key, value in tags.items()})
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            mlflow.end_run("FAILED")
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"MLflow at {self.uri} cannot be used ({first}): mend it, or use tracking=none") from error
+        return _MLflowRun(resumed=known)
+
+    def _check_server(self) -> None:
+        """Ask a server whether it is there: MLflow itself would try for minutes."""
+        if not self.uri.startswith(("http://", "https://")):
+            return
+        try:
+            urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # it answers, if only to refuse this address
+        except OSError as error:
+            raise InputError(
+                f"the MLflow server at {self.uri} does not answer ({error}): start it, "
+                "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
+            ) from error
+
+    def _experiment(self) -> None:
+        import mlflow
+
+        if mlflow.get_experiment_by_name(self.experiment_name) is None:
+            location = None if self.uri.startswith("http") else Path(self.artifacts).absolute().as_uri()
+            with contextlib.suppress(mlflow.exceptions.MlflowException):  # another process was faster
+                mlflow.create_experiment(self.experiment_name, location)
+        mlflow.set_experiment(self.experiment_name)
+
+    @staticmethod
+    def _exists(run_id: str) -> bool:
+        import mlflow
+
+        try:
+            run = mlflow.get_run(run_id)
+        except mlflow.exceptions.MlflowException:
+            return False
+        return bool(run.info.lifecycle_stage == "active")
+
+
+class _MLflowRun(Run):
+    """The run that is active in this process."""
+
+    def __init__(self, resumed: bool) -> None:
+        import mlflow
+
+        active = mlflow.active_run()
+        assert active is not None
+        self.id = active.info.run_id
+        self._logged = len(mlflow.MlflowClient().get_metric_history(self.id, "val/loss")) if resumed else 0
+
+    def log_data(self, data: Data) -> None:
+        import mlflow
+
+        dataset = mlflow.data.from_numpy(
+            data.train.images.numpy(),
+            targets=data.train.labels.numpy(),
+            source=str(data.root.absolute()),
+            name=data.name,
+            digest=data.digest[:32],
+        )
+        mlflow.log_input(dataset, context="training")
+
+    def log_epochs(self, history: list[dict[str, float]]) -> None:
+        import mlflow
+
+        for step, values in enumerate(history[self._logged :], start=self._logged + 1):
+            mlflow.log_metrics(values, step=step)
+        self._logged = len(history)
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        import mlflow
+
+        mlflow.log_metrics(dict(values))
+
+    def log_file(self, path: Path) -> None:
+        import mlflow
+
+        mlflow.log_artifact(str(path))
+
+    def log_model(self, classifier: Classifier, data: Data) -> None:
+        import mlflow
+        from mlflow.models import infer_signature
+
+        example = (data.val.images[:2].float() / 255).numpy()  # a batch of one would be exported as the only size
+        deployed = classifier.pixels_to_logits().cpu().float().eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's and MLflow's advice to each other's authors
+            mlflow.pytorch.log_model(
+                deployed,
+                name="model",
+                input_example=example,
+                signature=infer_signature(example, example[:, 0, 0, :1].repeat(data.num_classes, 1)),
+                serialization_format="pt2",
+                # given, because to infer them MLflow would start a process that loads the model
+                pip_requirements=[f"{name}=={_version(name)}" for name in ("mlflow", "numpy", "torch")],
+                metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
+            )
+
+
+def provenance(root: Path) -> dict[str, str]:
+    """What a result depends on besides its configuration: versions, machine, commit of `root`."""
+    packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")
+    tags = {f"version.{name}": _version(name) for name in packages}
+    tags |= {"version.python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    if commit is not None:
+        tags |= {"mlflow.source.git.commit": commit.strip(), "git_dirty": str(bool(status)).lower()}
+    return tags
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _text(value: object) -> str:
+    return str(value)[:5000]

@@ -1,0 +1,126 @@
+"""Train one classifier: ``python src/train.py model=cnn optimizer.lr=0.01``.
+
+Everything that happens in a run stands here in its order; the rest is in ``src/iolaus/``, one concern a module.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from iolaus import config
+
+log = logging.getLogger(__name__)
+config.register()
+
+
+# What a configuration may call is not limited: it is written by whoever types the command, and may name their models.
+@hydra.main(config_path="../conf", config_name="config", execution_whitelist=UNSAFE_DISABLE_EXECUTION_CHECKS)
+def main(cfg: DictConfig) -> float | list[float]:
+    """Run from data to model, and give the objective's value, or a list of them for several."""
+    config.check(cfg)
+
+    # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
+    import torch
+
+    from iolaus import checkpoint, engine, figures, metrics, models, tracking
+    from iolaus.progress import Progress, summary
+
+    job = HydraConfig.get()
+    output = Path(job.runtime.output_dir)
+    in_search = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
+    device = engine.resolve_device(cfg.device)
+    engine.deterministic(device)
+    threads = engine.set_threads(cfg.threads)
+
+    data = instantiate(cfg.data)
+    if in_search:
+        data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
+    augment = instantiate(cfg.augment)
+    train_loader = data.loader("train", augment=augment, device=device)
+    val_loader = data.loader("val", device=device)
+
+    torch.manual_seed(cfg.seed)
+    model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
+    model = engine.place(model, device)
+    optimizer = engine.make_optimizer(instantiate(cfg.optimizer, _convert_="all"), model.parameters())
+    precision = engine.resolve_precision(cfg.precision, model)
+
+    settings = config.settings(cfg)
+    state, run_id = None, None
+    if cfg.resume is not None:
+        state, saved_settings, run_id = checkpoint.load_state(Path(cfg.resume))
+        config.check_same_settings(settings, saved_settings, cfg.resume)
+
+    facts = {"overrides": " ".join(job.overrides.task), "device": device, "precision": precision, "threads": threads}
+    tags = {**facts, "output_dir": output, **tracking.provenance(config.project_root())}
+    with (
+        instantiate(cfg.tracking).run(config.flatten(settings), tags, run_id) as run,
+        Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
+    ):
+        run.log_data(data)
+
+        def on_epoch(state: engine.State) -> None:
+            checkpoint.save_state(output / "checkpoint.pt", state, settings, run.id)
+            run.log_epochs(state.history)
+            progress.on_epoch(state)
+
+        try:
+            state = engine.fit(
+                model,
+                train_loader,
+                val_loader,
+                optimizer,
+                epochs=cfg.epochs,
+                scheduler=instantiate(cfg.scheduler),
+                seed=cfg.seed,
+                precision=precision,
+                label_smoothing=cfg.loss.label_smoothing,
+                patience=cfg.early_stopping.patience,
+                monitor=config.monitored(cfg),
+                state=state,
+                on_batch=progress.on_batch,
+                on_epoch=on_epoch,
+            )
+        except KeyboardInterrupt:
+            if (output / "checkpoint.pt").exists():
+                resume = [*job.overrides.task, f"resume={output / 'checkpoint.pt'}"]
+                log.info("interrupted; to go on:  %s", config.command(resume))
+            raise
+
+        # All below is about the kept weights: those of the best epoch.
+        results = {name: value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
+        best = {f"best/{name}": value for name, value in results.items()}
+        results |= {"fit_s": state.fit_s, "params": models.num_parameters(model), "images_per_s": state.images_per_s}
+        classifier = checkpoint.Classifier.of(model, settings["model"], data)
+        checkpoint.save_model(output / "model.pt", classifier)
+        OmegaConf.save(cfg, output / "config.yaml", resolve=True)
+        files = [output / "model.pt", output / "config.yaml"]
+        if not in_search:
+            logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)
+            results |= {"test/loss": metrics.loss(logits, labels), "test/accuracy": metrics.accuracy(logits, labels)}
+            files += figures.of_run(output, data, state, logits, labels)
+            run.log_model(classifier, data)
+        run.log_metrics({**best, "best/epoch": state.best_epoch, **results})
+        (output / "metrics.json").write_text(
+            json.dumps({**results, "best_epoch": state.best_epoch, "history": state.history}, indent=2)
+        )
+        for path in [*files, output / "metrics.json"]:
+            run.log_file(path)
+
+    counts = {"val": len(data.val.labels)} if in_search else {"val": len(data.val.labels), "test": len(data.test.labels)}
+    log.info("%s\nmodel, figures, metrics: %s", summary(results, state, counts), output)
+    values = [results[name] for name in config.objectives(cfg)]
+    return values if len(values) > 1 else values[0]
+
+
+if __name__ == "__main__":
+    config.report_mistakes()
+    sys.argv[1:] = config.expand_resume(sys.argv[1:])
+    main()
