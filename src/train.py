@@ -58,10 +58,12 @@ def main(cfg: DictConfig) -> float | list[float]:
         state, saved_settings, run_id = checkpoint.load_state(Path(cfg.resume))
         config.check_same_settings(settings, saved_settings, cfg.resume)
 
+    params = {group: job.runtime.choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
+    params |= {key: value for key, value in config.flatten(settings).items() if not key.endswith("_partial_")}
     facts = {"overrides": " ".join(job.overrides.task), "device": device, "precision": precision, "threads": threads}
     tags = {**facts, "output_dir": output, **tracking.provenance(config.project_root())}
     with (
-        instantiate(cfg.tracking).run(config.flatten(settings), tags, run_id) as run,
+        instantiate(cfg.tracking).run(params, tags, run_id) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
     ):
         run.log_data(data)

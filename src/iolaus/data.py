@@ -54,6 +54,7 @@ class Data:
     """Pixels of the box that a digit fills, by which `iolaus.predict` prepares photos; None: they are resized."""
     root: Path
     _read_test: Callable[[], Split] = field(repr=False)
+    _count_test: Callable[[], int] = field(repr=False)
     _locked: str | None = field(default=None, repr=False)
 
     @property
@@ -77,6 +78,11 @@ class Data:
         if self._locked:
             raise InputError(f"the test set is locked: {self._locked}")
         return self._read_test()
+
+    @property
+    def test_count(self) -> int:
+        """How many test images there are; this looks at none of them, and is not locked."""
+        return self._count_test()
 
     def lock_test(self, reason: str) -> None:
         """Make every later use of `test` raise, with `reason`."""
@@ -193,6 +199,10 @@ def load(
         test = _read_cache(*_cache_key(name, source, folder, train=False))
         return Split(test.images, test.labels)
 
+    def count_test() -> int:
+        with np.load(_cache_key(name, source, folder, train=False)[0], allow_pickle=False) as cache:
+            return len(cache["labels"])
+
     return Data(
         name=name,
         classes=cached.classes,
@@ -205,6 +215,7 @@ def load(
         digit_box=digit_box,
         root=folder,
         _read_test=read_test,
+        _count_test=count_test,
     )
 
 

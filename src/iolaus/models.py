@@ -60,7 +60,7 @@ class CNN(nn.Sequential):
         self,
         input_shape: Shape,
         num_classes: int,
-        channels: Sequence[int] = (32, 64),
+        channels: Sequence[int] = (16, 32, 64),
         kernel_size: int = 3,
         pool_size: int = 2,
         batch_norm: bool = True,

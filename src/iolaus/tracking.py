@@ -16,7 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from iolaus.checkpoint import Classifier
+from iolaus.config import project_root
 from iolaus.data import Data
 from iolaus.errors import InputError
 
@@ -93,16 +96,14 @@ class MLflow:
         mlflow.end_run()
 
     def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
-        # ours win over MLflow's defaults, and the user's environment over ours
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        _set_environment()
         self._check_server()
         try:
             import mlflow
         except ImportError as error:
             raise InputError("MLflow is not installed: install it, or use tracking=none") from error
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are of no interest to a user
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # migrations are of no interest to a user
         try:
             mlflow.set_tracking_uri(self.uri)
             self._experiment()
@@ -165,11 +166,12 @@ class _MLflowRun(Run):
 
     def log_data(self, data: Data) -> None:
         import mlflow
+        from mlflow.data.sources import LocalArtifactDatasetSource
 
         dataset = mlflow.data.from_numpy(
             data.train.images.numpy(),
             targets=data.train.labels.numpy(),
-            source=str(data.root.absolute()),
+            source=LocalArtifactDatasetSource(str(data.root.absolute())),
             name=data.name,
             digest=data.digest[:32],
         )
@@ -212,6 +214,33 @@ class _MLflowRun(Run):
             )
 
 
+def load_model(uri: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a model that `Run.log_model` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
+
+    Returns:
+        The module, taking pixels float32 (B, C, H, W) in [0, 1], and its input_shape, classes and digit_box.
+
+    Raises:
+        InputError: if there is no such model, or it was not recorded by us.
+    """
+    root = project_root()
+    _set_environment()
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db"))
+    try:
+        info = mlflow.models.get_model_info(uri)
+        facts = dict(info.metadata or {})
+        if "classes" not in facts:
+            raise InputError(f"{uri} is not a model of Iolaus: its metadata names no classes")
+        network = mlflow.pytorch.load_model(uri)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise InputError(f"{uri} cannot be loaded: {str(error).splitlines()[0]}") from error
+    shape = info.signature.inputs.inputs[0].shape
+    facts["input_shape"] = tuple(shape[1:])
+    return network, facts
+
+
 def provenance(root: Path) -> dict[str, str]:
     """What a result depends on besides its configuration: versions, machine, commit of `root`."""
     packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")
@@ -221,6 +250,13 @@ def provenance(root: Path) -> dict[str, str]:
     if commit is not None:
         tags |= {"mlflow.source.git.commit": commit.strip(), "git_dirty": str(bool(status)).lower()}
     return tags
+
+
+def _set_environment() -> None:
+    """Our wishes win over MLflow's defaults, and the user's environment over ours."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
 def _git(root: Path, *arguments: str) -> str | None:

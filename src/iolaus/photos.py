@@ -1,0 +1,155 @@
+"""Photos and drawings turned into what a model was trained on.
+
+For digits the steps are those of MNIST's makers (LeCun, Cortes, Burges, «The MNIST database of handwritten digits»):
+the digit is scaled to fit a box of 20x20 pixels, its proportions kept, and placed in 28x28 with its centre of mass
+in the middle. Their scans were clean; a photo first loses its uneven light, its polarity and its noise.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from scipy import ndimage
+from torch import Tensor
+
+from iolaus.errors import InputError
+from iolaus.models import Shape
+
+EDGE = 0.2  # ink below this is blur
+LONGEST = 400  # pixels; more of a photo says nothing more about a digit of 20
+
+
+def prepare(path: str | Path, input_shape: Shape, digit_box: int | None) -> Tensor:
+    """Read an image file of any size as a model's input, before normalisation.
+
+    Args:
+        path: Anything that Pillow reads.
+        input_shape: Channels, height, width that the model takes.
+        digit_box: Pixels of the box that the digit fills; None only resizes the image.
+
+    Returns:
+        Pixels float32 (C, H, W) in [0, 1].
+
+    Raises:
+        InputError: if the file cannot be read, or shows nothing.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not a readable image: {error}") from error
+    channels, height, width = input_shape
+    if digit_box is None:
+        resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
+        pixels = np.asarray(resized, dtype=np.float32).reshape(height, width, channels) / 255
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    try:
+        return torch.from_numpy(centred(ink(grey(image)), height, digit_box))[None]
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
+
+
+def grey(image: Image.Image) -> np.ndarray:
+    """Luminance float64 (H, W) in [0, 1], at most `LONGEST` pixels a side; what is transparent becomes background."""
+    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
+    if image.has_transparency_data:
+        image = image.convert("LA")
+        light, opacity = (np.asarray(channel, dtype=float) / 255 for channel in image.split())
+        drawn = (light * opacity).sum() / max(opacity.sum(), 1e-9)
+        paper = 1.0 if drawn < 0.5 else 0.0  # the side that what is drawn stands out from
+        return light * opacity + paper * (1 - opacity)
+    return np.asarray(image.convert("F"), dtype=float) / (65535 if image.mode.startswith("I;16") else 255)
+
+
+def ink(light: np.ndarray) -> np.ndarray:
+    """How much ink there is: float64 (H, W) in [0, 1], whichever of ink and paper is the darker.
+
+    Raises:
+        InputError: if nothing stands out from the background.
+    """
+    smooth = ndimage.gaussian_filter(light, max(light.shape) / 130)
+    difference = smooth - background(smooth)
+    # of normal noise a fifth is below 0.253 standard deviations; the median would be ink where the digit is bold
+    noise = np.quantile(np.abs(difference), 0.2) / 0.253
+    outstanding = np.where(np.abs(difference) > 3 * noise, difference, 0.0)
+    difference *= np.sign(outstanding.sum()) or 1.0
+    threshold = otsu(difference.clip(0))
+    mask = difference > threshold
+    if threshold < 0.02 or not mask.any():
+        raise InputError("shows no digit: nothing stands out from its background")
+    mask = strokes(mask)
+    full = np.median(difference[mask])  # the grey of a stroke's middle
+    soft = ((difference - 0.25 * full) / (0.6 * full)).clip(0, 1)
+    return soft * ndimage.binary_dilation(mask, iterations=max(1, round(max(light.shape) / 100)))
+
+
+def background(light: np.ndarray) -> np.ndarray:
+    """The paper's brightness at each pixel: a quadratic surface, fitted with the ink weighted away.
+
+    Iteratively reweighted least squares with Tukey's biweight (Beaton and Tukey, 1974). It starts from the frame of
+    the picture, which is mostly paper: a bold digit can be the majority of all pixels and bend the surface to it.
+    """
+    height, width = light.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)  # (H, W, 6)
+    step = max(1, max(height, width) // 64)
+    sample, values = terms[::step, ::step].reshape(-1, 6), light[::step, ::step].reshape(-1)
+    frame = (np.maximum(abs(x), abs(y)) > 0.85)[::step, ::step].reshape(-1)
+    surface = np.full_like(values, np.median(values[frame]))
+    for used in [frame] * 10 + [np.ones_like(frame)] * 5:
+        residual = values - surface
+        scale = 4.685 * max(1.4826 * np.median(np.abs(residual[frame])), 0.01)
+        weight = (1 - (residual / scale) ** 2).clip(0) * used
+        solution, *_ = np.linalg.lstsq(sample * weight[:, None], values * weight, rcond=None)
+        surface = sample @ solution
+    return terms @ solution
+
+
+def otsu(values: np.ndarray) -> float:
+    """The threshold that best splits values in two classes (Otsu, 1979)."""
+    counts, edges = np.histogram(values, bins=128)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    sums = (counts * centres).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(centres[np.nanargmax(spread)])
+
+
+def strokes(mask: np.ndarray) -> np.ndarray:
+    """Keep the largest connected piece and those of at least a twelfth of its area: a digit's, but not specks."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
+    return np.isin(labels, 1 + np.flatnonzero(areas >= areas.max() / 12))
+
+
+def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
+    """Scale ink to fit a box and place its centre of mass in the middle.
+
+    Args:
+        ink: float (H, W) in [0, 1], not all 0.
+        side: Of the square that is returned, in pixels.
+        box: Length of the digit's longer side, in pixels.
+
+    Returns:
+        float32 (side, side) in [0, 1].
+    """
+    rows, columns = np.flatnonzero((ink > EDGE).any(1)), np.flatnonzero((ink > EDGE).any(0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = box / max(digit.shape)
+    size = tuple(max(1, round(length * scale)) for length in digit.shape)
+    image = Image.fromarray(digit.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    small = np.asarray(image).clip(0, 1)
+    centre = ndimage.center_of_mass(small)
+    # MNIST's own images are reproduced exactly when the centre of mass comes to pixel 14 of 0..27
+    top, left = (
+        min(max(round(side / 2 - middle), 0), side - length) for middle, length in zip(centre, size, strict=True)
+    )
+    placed = np.zeros((side, side), dtype=np.float32)
+    placed[top : top + size[0], left : left + size[1]] = small
+    return placed

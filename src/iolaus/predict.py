@@ -1,0 +1,87 @@
+"""What a trained model says of images, wherever the model lies: a file of ours, or an address of MLflow's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iolaus import checkpoint, photos, tracking
+from iolaus.errors import InputError
+from iolaus.models import Shape
+
+
+@dataclass
+class Predictor:
+    """A model that takes pixels in [0, 1], with what turns a photo into them and its logits into a name."""
+
+    network: nn.Module
+    """Takes pixels float32 (B, C, H, W) in [0, 1], gives logits (B, K)."""
+    input_shape: Shape
+    classes: list[str]
+    digit_box: int | None
+
+    @classmethod
+    def load(cls, model: str | Path, trust: Sequence[str] = ()) -> "Predictor":
+        """Load a ``model.pt``, a run's folder, or an address ``runs:/…``, ``models:/…`` of MLflow.
+
+        Raises:
+            InputError: for a model that is not there, or not safe to load.
+        """
+        if str(model).startswith(("runs:/", "models:/", "mlflow-artifacts:/")):
+            network, facts = tracking.load_model(str(model))
+            return cls(network, facts["input_shape"], facts["classes"], facts["digit_box"])
+        path = Path(model).expanduser()
+        classifier = checkpoint.load_model(path / "model.pt" if path.is_dir() else path, trust)
+        network = classifier.pixels_to_logits().eval()
+        return cls(network, classifier.input_shape, classifier.classes, classifier.digit_box)
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits float32 (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
+        return self.network(pixels)
+
+    def images(self, paths: Sequence[str | Path]) -> "Predictions":
+        """Read, prepare and classify image files; one that cannot be read is reported and the others are done."""
+        prepared, failures = {}, {}
+        for path in paths:
+            try:
+                prepared[str(path)] = photos.prepare(path, self.input_shape, self.digit_box)
+            except InputError as error:
+                failures[str(path)] = str(error)
+        pixels = torch.stack(list(prepared.values())) if prepared else torch.empty(0, *self.input_shape)
+        probs = self.logits(pixels).softmax(1) if prepared else torch.empty(0, len(self.classes))
+        return Predictions(list(prepared), pixels, probs, self.classes, failures)
+
+
+@dataclass
+class Predictions:
+    """What was said of N images."""
+
+    paths: list[str]
+    pixels: Tensor
+    """As the model saw them: float32 (N, C, H, W) in [0, 1]."""
+    probs: Tensor
+    """float32 (N, K)."""
+    classes: list[str]
+    failures: dict[str, str]
+    """Path to reason, of those that could not be read."""
+
+    def __iter__(self) -> Any:
+        """Yield path, name of the class and its probability."""
+        for path, probs in zip(self.paths, self.probs, strict=True):
+            yield path, self.classes[int(probs.argmax())], float(probs.max())
+
+
+def newest_model(outputs: Path) -> Path:
+    """The ``model.pt`` that was written last below a folder of runs.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = sorted(outputs.glob("*/*/model.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"there is no model in {outputs} yet: train one with python src/train.py, or name one with --model")
+    return found[-1]

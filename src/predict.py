@@ -1,0 +1,46 @@
+"""Say what images show: ``python src/predict.py digit.png photos/*.jpg [--model PATH_OR_MLFLOW_URI]``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from iolaus import config
+
+
+def main() -> None:
+    """Print file, class and probability for each image, and draw all on one sheet."""
+    parser = argparse.ArgumentParser(description="Say what images show.")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files: photos or drawings of any size")
+    parser.add_argument(
+        "--model",
+        metavar="PATH_OR_MLFLOW_URI",
+        help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the newest of outputs/",
+    )
+    parser.add_argument(
+        "--sheet", metavar="FILE", type=Path, default=Path("predictions.png"), help="contact sheet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--trust", metavar="MODULE", action="append", default=[], help="a module of yours whose functions a model may call"
+    )
+    arguments = parser.parse_args()
+
+    from iolaus import figures, predict
+
+    model = arguments.model or predict.newest_model(config.project_root() / "outputs")
+    print(f"model: {model}", file=sys.stderr)
+    predictions = predict.Predictor.load(model, arguments.trust).images(arguments.paths)
+    for path, name, prob in predictions:
+        print(f"{path}\t{name}\t{prob:.1%}")
+    if predictions.paths:
+        captions = [f"{name}  {prob:.0%}\n{Path(path).name[:16]}" for path, name, prob in predictions]
+        title = f"as the model saw them ({model})"
+        figures.save(figures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)
+        print(f"contact sheet: {arguments.sheet}", file=sys.stderr)
+    for reason in predictions.failures.values():
+        print(f"error: {reason}", file=sys.stderr)
+    sys.exit(1 if predictions.failures else 0)
+
+
+if __name__ == "__main__":
+    config.report_mistakes()
+    main()
