@@ -14,13 +14,21 @@ def main() -> None:
     parser.add_argument(
         "--model",
         metavar="PATH_OR_MLFLOW_URI",
-        help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the newest of outputs/",
+        help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the newest in outputs",
     )
     parser.add_argument(
-        "--sheet", metavar="FILE", type=Path, default=Path("predictions.png"), help="contact sheet (default: %(default)s)"
+        "--sheet",
+        metavar="FILE",
+        type=Path,
+        default=Path("predictions.png"),
+        help="contact sheet (default: %(default)s)",
     )
     parser.add_argument(
-        "--trust", metavar="MODULE", action="append", default=[], help="a module of yours whose functions a model may call"
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module of yours whose functions a model may call",
     )
     arguments = parser.parse_args()
 

@@ -60,7 +60,12 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     params = {group: job.runtime.choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
     params |= {key: value for key, value in config.flatten(settings).items() if not key.endswith("_partial_")}
-    facts = {"overrides": " ".join(job.overrides.task), "device": device, "precision": precision, "threads": threads}
+    facts = {
+        "overrides": " ".join(job.overrides.task),
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+    }
     tags = {**facts, "output_dir": output, **tracking.provenance(config.project_root())}
     with (
         instantiate(cfg.tracking).run(params, tags, run_id) as run,
@@ -99,14 +104,21 @@ def main(cfg: DictConfig) -> float | list[float]:
         # All below is about the kept weights: those of the best epoch.
         results = {name: value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
         best = {f"best/{name}": value for name, value in results.items()}
-        results |= {"fit_s": state.fit_s, "params": models.num_parameters(model), "images_per_s": state.images_per_s}
+        results |= {
+            "fit_s": state.fit_s,
+            "params": models.num_parameters(model),
+            "images_per_s": state.images_per_s,
+        }
         classifier = checkpoint.Classifier.of(model, settings["model"], data)
         checkpoint.save_model(output / "model.pt", classifier)
         OmegaConf.save(cfg, output / "config.yaml", resolve=True)
         files = [output / "model.pt", output / "config.yaml"]
         if not in_search:
             logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)
-            results |= {"test/loss": metrics.loss(logits, labels), "test/accuracy": metrics.accuracy(logits, labels)}
+            results |= {
+                "test/loss": metrics.loss(logits, labels),
+                "test/accuracy": metrics.accuracy(logits, labels),
+            }
             files += figures.of_run(output, data, state, logits, labels)
             run.log_model(classifier, data)
         run.log_metrics({**best, "best/epoch": state.best_epoch, **results})
@@ -116,7 +128,9 @@ def main(cfg: DictConfig) -> float | list[float]:
         for path in [*files, output / "metrics.json"]:
             run.log_file(path)
 
-    counts = {"val": len(data.val.labels)} if in_search else {"val": len(data.val.labels), "test": len(data.test.labels)}
+    counts = (
+        {"val": len(data.val.labels)} if in_search else {"val": len(data.val.labels), "test": len(data.test.labels)}
+    )
     log.info("%s\nmodel, figures, metrics: %s", summary(results, state, counts), output)
     values = [results[name] for name in config.objectives(cfg)]
     return values if len(values) > 1 else values[0]

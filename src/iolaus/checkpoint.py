@@ -84,11 +84,13 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is not a file of Iolaus: it holds pickled objects, which could run code when loaded, or is damaged; "
-            "train the model here, or export it as tensors"
+            f"{path} is not a file of Iolaus: it is damaged, or holds pickled objects, which could run code when "
+            "loaded; train the model here, or export it as tensors"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again") from error
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again"
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a file of Iolaus: it holds a {type(content).__name__}")
     return content

@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from iolaus.errors import InputError
 
@@ -211,13 +213,16 @@ def report_mistakes() -> None:
 
 
 def one_line(error: BaseException | None) -> str | None:
-    """The message of an `InputError` or a full disk, also where another exception wraps it; None for others."""
+    """The message of a mistake, also where another exception wraps it; None for anything else."""
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or "the output folder"
             return f"no space left on the disk of {where}: free some, or choose another with hydra.run.dir=FOLDER"
+        if isinstance(error, MissingMandatoryValue):
+            return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
+        if isinstance(error, InstantiationException) and str(error).startswith("Error locating target"):
+            return f"{' '.join(str(error).split())}: is it spelt right, and on PYTHONPATH?"
         error = error.__cause__
     return None
-

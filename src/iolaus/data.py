@@ -113,7 +113,12 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     """A data set that is indexed by a whole batch of indices at once."""
 
     def __init__(
-        self, images: Tensor, labels: Tensor, mean: list[float], std: list[float], augment: Augment | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mean: list[float],
+        std: list[float],
+        augment: Augment | None = None,
     ) -> None:
         """Keep images uint8 (N, C, H, W) and labels (N,) where they are."""
         self.images, self.labels, self.augment = images, labels, augment
@@ -220,7 +225,9 @@ def load(
 
 
 @functools.lru_cache(maxsize=2)
-def _split_once(path: Path, changed_ns: int, size: int, val_size: int | float) -> tuple[Split, Split, list[float], list[float]]:
+def _split_once(
+    path: Path, changed_ns: int, size: int, val_size: int | float
+) -> tuple[Split, Split, list[float], list[float]]:
     """Train, val, and the training split's statistics; remembered like `_read_cache`, from the same file."""
     cached = _read_cache(path, changed_ns, size)
     in_val = stratified(cached.labels.numpy(), _val_count(val_size, len(cached.labels)))
@@ -322,10 +329,12 @@ def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from") from error
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from"
+        ) from error
 
 
 def _sha256(images: np.ndarray, labels: np.ndarray) -> str:
-    digest = hashlib.sha256(images)
-    digest.update(labels)
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.data)
     return digest.hexdigest()

@@ -136,8 +136,8 @@ def fit(
             )
         except NonFiniteLossError as error:
             raise InputError(
-                f"the loss became {error.loss} in step {error.step} of epoch {epoch}: lower optimizer.lr (now {lr:g}), "
-                "or look at the inputs with src/explore.py"
+                f"the loss became {error.loss} in step {error.step} of epoch {epoch}: lower optimizer.lr "
+                f"(the rate was {lr:g} as the epoch began), or look at the inputs with src/explore.py"
             ) from error
         trained = time.perf_counter()
         val_logits, val_labels = infer(model, val_loader, precision=precision)
@@ -259,9 +259,7 @@ def make_optimizer(make: Callable[..., Optimizer], parameters: Iterable[nn.Param
         raise InputError(f"optimizer: {error}") from error
 
 
-def make_scheduler(
-    make: Callable[..., Any] | None, optimizer: Optimizer, total_steps: int
-) -> tuple[Any | None, bool]:
+def make_scheduler(make: Callable[..., Any] | None, optimizer: Optimizer, total_steps: int) -> tuple[Any | None, bool]:
     """Build a scheduler of ``torch.optim.lr_scheduler`` and tell whether it steps after each batch.
 
     One that plans over a known horizon (it takes ``total_steps`` or ``T_max``) is told the number of steps and
@@ -269,7 +267,7 @@ def make_scheduler(
     """
     if make is None:
         return None, False
-    parameters = inspect.signature(make).parameters
+    parameters = inspect.signature(getattr(make, "func", make)).parameters
     given = getattr(make, "keywords", {})
     horizon = {name: total_steps for name in ("total_steps", "T_max") if name in parameters and name not in given}
     try:
@@ -289,7 +287,9 @@ def resolve_device(device: str) -> torch.device:
         return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto")
+        raise InputError(
+            f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto"
+        )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device=mps is not there: it needs a Mac with Apple silicon; use auto")
     return chosen
@@ -327,7 +327,8 @@ def deterministic(device: torch.device) -> None:
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to where it computes; convolutions in channels_last, their faster memory format."""
-    return model.to(device, memory_format=torch.channels_last) if has_convolutions(model) else model.to(device)
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if has_convolutions(model) else model
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -88,7 +88,8 @@ def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 
 def _facts(images: Tensor) -> str:
     values = images.float() / (255 if images.dtype == torch.uint8 else 1)
     scale = " of [0, 1]" if images.dtype == torch.uint8 else ""
+    dtype = str(images.dtype).removeprefix("torch.")
     return (
-        f"{str(images.dtype).removeprefix('torch.'):8} {tuple(images.shape)}, values {images.min():.4g} to {images.max():.4g}, "
+        f"{dtype:8} {tuple(images.shape)}, values {images.min():.4g} to {images.max():.4g}, "
         f"mean {values.mean():.4f}, std {values.std():.4f}{scale}"
     )

@@ -19,7 +19,11 @@ BLUE, ORANGE, GREY = "#3366aa", "#dd7722", "#888888"
 
 
 def sample_grid(
-    images: Tensor, captions: Sequence[str], columns: int = 10, title: str = "", colors: Sequence[str] | None = None
+    images: Tensor,
+    captions: Sequence[str],
+    columns: int = 10,
+    title: str = "",
+    colors: Sequence[str] | None = None,
 ) -> Figure:
     """Images in rows, each with a caption below it.
 
@@ -86,7 +90,9 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     errors = matrix.clone().fill_diagonal_(0)
-    axes.imshow(errors.numpy(), cmap="Oranges", vmin=0, vmax=1.8 * max(1, int(errors.max())))  # pale enough to read numbers on
+    axes.imshow(
+        errors.numpy(), cmap="Oranges", vmin=0, vmax=1.8 * max(1, int(errors.max()))
+    )  # pale enough to read numbers on
     if count <= 30:  # beyond that, numbers are dust
         for row, column in torch.cartesian_prod(torch.arange(count), torch.arange(count)).tolist():
             if number := int(matrix[row, column]):
@@ -102,7 +108,9 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
     overall = metrics.accuracy(logits, labels)
     low, high = metrics.accuracy_interval(overall, len(labels))
     axes.set_title(
-        f"accuracy {overall:.2%}, 95 % interval {low:.2%} to {high:.2%}, n = {len(labels):,}", fontsize=10, loc="left"
+        f"accuracy {overall:.2%}, 95 % interval {low:.2%} to {high:.2%}, n = {len(labels):,}",
+        fontsize=10,
+        loc="left",
     )
     return figure
 

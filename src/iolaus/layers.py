@@ -53,5 +53,7 @@ class Layers(nn.Sequential):
         finally:
             layer.train()
         if given.numel() == 0:
-            raise InputError(f"model.layers.{name} shrinks the {shape} that reaches it to nothing: remove it or pool less")
+            raise InputError(
+                f"model.layers.{name} shrinks the {shape} that reaches it to nothing: remove it or pool less"
+            )
         return given

@@ -35,9 +35,7 @@ class MLP(nn.Sequential):
     ) -> None:
         """Build the layers."""
         channels, height, width = input_shape
-        super().__init__(
-            nn.Flatten(), *dense(channels * height * width, num_classes, hidden_sizes, dropout)
-        )
+        super().__init__(nn.Flatten(), *dense(channels * height * width, num_classes, hidden_sizes, dropout))
 
 
 class CNN(nn.Sequential):
@@ -81,7 +79,7 @@ class CNN(nn.Sequential):
             if min(height, width) < pool_size:
                 raise InputError(
                     f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1]}x"
-                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or take fewer blocks"
+                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or use fewer blocks"
                 )
             height, width = height // pool_size, width // pool_size
             # a bias before a batch norm would be subtracted again
@@ -92,9 +90,7 @@ class CNN(nn.Sequential):
             in_channels = out_channels
         features: list[nn.Module] = [nn.Flatten()]
         features += [nn.Dropout(dropout)] if check_dropout(dropout) and hidden_sizes else []
-        super().__init__(
-            *blocks, *features, *dense(in_channels * height * width, num_classes, hidden_sizes, dropout)
-        )
+        super().__init__(*blocks, *features, *dense(in_channels * height * width, num_classes, hidden_sizes, dropout))
 
 
 class OnPixels(nn.Module):
@@ -160,22 +156,26 @@ def build(make: Callable[..., nn.Module], input_shape: Shape, num_classes: int) 
         InputError: if the module cannot take such images, or gives something else than logits.
     """
     offered = {"input_shape": input_shape, "in_channels": input_shape[0], "num_classes": num_classes}
-    parameters = inspect.signature(make).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    target = getattr(make, "func", make)  # of a partial: its signature proper also tells of unknown keywords
+    given = getattr(make, "keywords", {})
+    signature = inspect.signature(target)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     wanted = {
-        name: value for name, value in offered.items() if name in parameters or (open_ended and name == "num_classes")
+        name: value
+        for name, value in offered.items()
+        if name not in given and (name in signature.parameters or (open_ended and name == "num_classes"))
     }
     try:
-        inspect.signature(make).bind(**wanted)
+        signature.bind(**given, **wanted)
     except TypeError as error:
-        raise InputError(f"model does not fit its constructor: {error}") from error
+        raise InputError(f"model does not fit {getattr(target, '__qualname__', target)}: {error}") from error
     model = make(**wanted)
     if not isinstance(model, nn.Module):
         raise InputError(f"model._target_ must give a torch.nn.Module, but got {type(model).__name__}")
     logits = probe(model, input_shape)
     if tuple(logits.shape) != (2, num_classes):
         raise InputError(
-            f"the model must give logits of shape (batch, {num_classes}), but gave {tuple(logits.shape)} for a batch of 2"
+            f"the model must give logits of shape (2, {num_classes}) for a batch of 2, but gave {tuple(logits.shape)}"
         )
     return model
 

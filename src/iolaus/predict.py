@@ -83,5 +83,7 @@ def newest_model(outputs: Path) -> Path:
     """
     found = sorted(outputs.glob("*/*/model.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise InputError(f"there is no model in {outputs} yet: train one with python src/train.py, or name one with --model")
+        raise InputError(
+            f"there is no model in {outputs} yet: train one with python src/train.py, or name one with --model"
+        )
     return found[-1]

@@ -107,7 +107,6 @@ def summary(results: Mapping[str, float], state: State, counts: Mapping[str, int
             f"{split + ' accuracy':14} {100 * accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f} %, "
             f"n = {count:,}), loss {results[f'{split}/loss']:.4f}"
         )
-    lines.append(
-        f"{results['params']:,} parameters, trained in {results['fit_s']:.1f} s, {results['images_per_s']:,.0f} images/s"
-    )
+    seconds, speed = f"{results['fit_s']:.1f} s", f"{results['images_per_s']:,.0f} images/s"
+    lines.append(f"{results['params']:,} parameters, trained in {seconds}, {speed}")
     return "\n".join(lines)

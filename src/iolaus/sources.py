@@ -73,7 +73,7 @@ class Torchvision:
         except Exception as error:  # torchvision raises RuntimeError, URLError, AssertionError, ... for bad files
             if damaged:
                 raise InputError(
-                    f"{', '.join(damaged)} in {folder} does not have its official checksum, and a download in its place "
+                    f"{', '.join(damaged)} in {folder} is not what its checksum says, and a download in its place "
                     f"failed ({_brief(error)}): delete or replace it"
                 ) from error
             if self._complete(make, folder):
@@ -89,7 +89,7 @@ class Torchvision:
         labels = np.asarray(decoded.targets, dtype=np.int64)
         if len(images) != len(labels):
             raise InputError(
-                f"{folder} holds {len(images)} images, but {len(labels)} labels: delete its files without .gz and run again"
+                f"{folder} holds {len(images)} images, but {len(labels)} labels: delete those without .gz and run again"
             )
         # torchvision's MNIST calls its classes "0 - zero"
         return Arrays(images, labels, [name.split(" - ")[0] for name in decoded.classes])

@@ -245,7 +245,10 @@ def provenance(root: Path) -> dict[str, str]:
     """What a result depends on besides its configuration: versions, machine, commit of `root`."""
     packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")
     tags = {f"version.{name}": _version(name) for name in packages}
-    tags |= {"version.python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    tags |= {
+        "version.python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
     commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
     if commit is not None:
         tags |= {"mlflow.source.git.commit": commit.strip(), "git_dirty": str(bool(status)).lower()}
