@@ -60,13 +60,14 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     params = {group: job.runtime.choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
     params |= {key: value for key, value in config.flatten(settings).items() if not key.endswith("_partial_")}
-    facts = {
+    tags = {
         "overrides": " ".join(job.overrides.task),
-        "device": device,
-        "precision": precision,
-        "threads": threads,
+        "output_dir": output,
+        "resolved.device": device,
+        "resolved.precision": precision,
+        "resolved.threads": threads,
+        **tracking.provenance(config.project_root()),
     }
-    tags = {**facts, "output_dir": output, **tracking.provenance(config.project_root())}
     with (
         instantiate(cfg.tracking).run(params, tags, run_id) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
@@ -85,7 +86,7 @@ def main(cfg: DictConfig) -> float | list[float]:
                 val_loader,
                 optimizer,
                 epochs=cfg.epochs,
-                scheduler=instantiate(cfg.scheduler),
+                scheduler=instantiate(cfg.scheduler, _convert_="all"),
                 seed=cfg.seed,
                 precision=precision,
                 label_smoothing=cfg.loss.label_smoothing,
@@ -97,41 +98,33 @@ def main(cfg: DictConfig) -> float | list[float]:
             )
         except KeyboardInterrupt:
             if (output / "checkpoint.pt").exists():
-                resume = [*job.overrides.task, f"resume={output / 'checkpoint.pt'}"]
-                log.info("interrupted; to go on:  %s", config.command(resume))
+                log.info("to go on:  %s", config.resume_command(job.overrides.task, output / "checkpoint.pt"))
             raise
 
-        # All below is about the kept weights: those of the best epoch.
-        results = {name: value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
-        best = {f"best/{name}": value for name, value in results.items()}
-        results |= {
-            "fit_s": state.fit_s,
-            "params": models.num_parameters(model),
-            "images_per_s": state.images_per_s,
-        }
+        # From here on the model has the kept weights, those of the best epoch.
+        facts = {"fit_s": state.fit_s, "params": models.num_parameters(model), "images_per_s": state.images_per_s}
+        counts = {"val": len(data.val.labels)}
         classifier = checkpoint.Classifier.of(model, settings["model"], data)
         checkpoint.save_model(output / "model.pt", classifier)
         OmegaConf.save(cfg, output / "config.yaml", resolve=True)
-        files = [output / "model.pt", output / "config.yaml"]
+        pictures = []
         if not in_search:
             logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)
-            results |= {
-                "test/loss": metrics.loss(logits, labels),
-                "test/accuracy": metrics.accuracy(logits, labels),
-            }
-            files += figures.of_run(output, data, state, logits, labels)
-            run.log_model(classifier, data)
-        run.log_metrics({**best, "best/epoch": state.best_epoch, **results})
-        (output / "metrics.json").write_text(
-            json.dumps({**results, "best_epoch": state.best_epoch, "history": state.history}, indent=2)
-        )
-        for path in [*files, output / "metrics.json"]:
-            run.log_file(path)
+            facts |= {"test/loss": metrics.loss(logits, labels), "test/accuracy": metrics.accuracy(logits, labels)}
+            counts |= {"test": len(labels)}
+            pictures = figures.of_run(output, data, state, logits, labels)
+        results = {**state.best, **facts, "best_epoch": state.best_epoch}
+        (output / "metrics.json").write_text(json.dumps({**results, "history": state.history}, indent=2))
+        log.info("%s", summary(results, state.epoch, counts))
 
-    counts = (
-        {"val": len(data.val.labels)} if in_search else {"val": len(data.val.labels), "test": len(data.test.labels)}
-    )
-    log.info("%s\nmodel, figures, metrics: %s", summary(results, state, counts), output)
+        best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
+        run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
+        for path in [output / "model.pt", output / "config.yaml", output / "metrics.json", *pictures]:
+            run.log_file(path)
+        if not in_search:
+            run.log_model(classifier, data)
+
+    log.info("model, figures, metrics: %s", output)
     values = [results[name] for name in config.objectives(cfg)]
     return values if len(values) > 1 else values[0]
 

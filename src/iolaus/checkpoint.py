@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +82,9 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is not a file: give the path of a checkpoint.pt or model.pt of a run")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is not a file of Iolaus: it is damaged, or holds pickled objects, which could run code when "

@@ -70,7 +70,7 @@ class RunConfig:
 
 def register() -> None:
     """Make the schema known to Hydra as ``run_schema``, and ``${project_root:}`` to its YAML."""
-    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    ConfigStore.instance().store(name="run_schema", node=RunConfig, replace=True)
     OmegaConf.register_resolver("project_root", lambda: str(project_root()), replace=True)
 
 
@@ -188,9 +188,10 @@ def _key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
-def command(overrides: Sequence[str]) -> str:
-    """The shell command that runs this program with `overrides`."""
-    return shlex.join(["python", sys.argv[0], *overrides])
+def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
+    """The shell command that goes on with a run that was started with `overrides`."""
+    kept = [override for override in overrides if _key(override) != "resume"]
+    return shlex.join(["python", sys.argv[0], *kept, f"resume={checkpoint}"])
 
 
 def report_mistakes() -> None:
@@ -220,6 +221,8 @@ def one_line(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or "the output folder"
             return f"no space left on the disk of {where}: free some, or choose another with hydra.run.dir=FOLDER"
+        if "database or disk is full" in str(error):  # SQLite's words, through the layers above it
+            return "no space left on the disk of the tracking database: free some, or use tracking=none"
         if isinstance(error, MissingMandatoryValue):
             return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
         if isinstance(error, InstantiationException) and str(error).startswith("Error locating target"):

@@ -79,7 +79,7 @@ class CNN(nn.Sequential):
             if min(height, width) < pool_size:
                 raise InputError(
                     f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1]}x"
-                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or use fewer blocks"
+                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or drop blocks"
                 )
             height, width = height // pool_size, width // pool_size
             # a bias before a batch norm would be subtracted again

@@ -91,15 +91,15 @@ class Progress:
         )
 
 
-def summary(results: Mapping[str, float], state: State, counts: Mapping[str, int]) -> str:
+def summary(results: Mapping[str, float], epochs: int, counts: Mapping[str, int]) -> str:
     """The end of a run in lines.
 
     Args:
         results: Metrics of the kept weights.
-        state: Of the training.
+        epochs: How many were trained.
         counts: Images of each split to be reported.
     """
-    lines = [f"kept epoch {state.best_epoch} of {state.epoch}"]
+    lines = [f"kept epoch {results['best_epoch']} of {epochs}"]
     for split, count in counts.items():
         accuracy = results[f"{split}/accuracy"]
         low, high = accuracy_interval(accuracy, count)

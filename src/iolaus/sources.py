@@ -148,7 +148,13 @@ class Folder:
         self.test_size = test_size
 
     def fingerprint(self, root: Path) -> str:
-        """Hash of the settings and of every file's name, size and time of change."""
+        """Hash of the settings and of every file's name, size and time of change.
+
+        Raises:
+            InputError: if there is no such folder.
+        """
+        if not root.is_dir():
+            raise InputError(f"data.root must be a folder with a folder of images for each class, but {root} is none")
         lines = [f"{self.mode} {self.image_size} {self.test_size}"]
         for path in sorted(root.rglob("*")):
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
@@ -172,8 +178,6 @@ class Folder:
 
     @staticmethod
     def _classes(root: Path) -> list[str]:
-        if not root.is_dir():
-            raise InputError(f"data.root must be a folder with a folder of images for each class, but got {root}")
         names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         if len(names) < 2:
             raise InputError(

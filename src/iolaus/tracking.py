@@ -100,6 +100,7 @@ class MLflow:
         self._check_server()
         try:
             import mlflow
+            import sqlalchemy.exc
         except ImportError as error:
             raise InputError("MLflow is not installed: install it, or use tracking=none") from error
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
@@ -113,7 +114,7 @@ class MLflow:
                 mlflow.delete_tag("reason")
             mlflow.log_params({key: _text(value) for key, value in params.items()})
             mlflow.set_tags({key: _text(value) for key, value in tags.items()})
-        except (mlflow.exceptions.MlflowException, OSError) as error:
+        except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             mlflow.end_run("FAILED")
             first = str(error).strip().splitlines()[0]
             raise InputError(f"MLflow at {self.uri} cannot be used ({first}): mend it, or use tracking=none") from error

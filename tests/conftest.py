@@ -1,0 +1,104 @@
+"""What the tests share: data sets in memory, and the programs run in this process as from a shell."""
+
+import logging
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from iolaus import data, sources
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("digits")
+
+
+@pytest.fixture(scope="session")
+def digits(digits_root: Path) -> data.Data:
+    return data.load("digits", sources.Digits(), digits_root, batch_size=64, val_size=300, digit_box=8)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    if "IOLAUS_DATA" not in os.environ:
+        pytest.skip("needs the official MNIST files: set IOLAUS_DATA to the folder that holds MNIST/raw")
+    return Path(os.environ["IOLAUS_DATA"])
+
+
+@pytest.fixture(scope="session")
+def mnist(mnist_root: Path) -> data.Data:
+    return data.load("mnist", sources.Torchvision("MNIST"), mnist_root, batch_size=256, val_size=5000, digit_box=20)
+
+
+@dataclass
+class Outcome:
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+    output: Path
+    """The run's folder."""
+
+    @property
+    def message(self) -> str:
+        """The one line of an error."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Program = Callable[..., Outcome]
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Program]:
+    """Run an entry point's main() with arguments: by default on digits, for two epochs, untracked, in a new folder."""
+    runs = 0
+    previous = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str, entry: str = "train", defaults: bool = True) -> Outcome:
+        nonlocal runs
+        runs += 1
+        output = tmp_path / f"run{runs}"
+        small = ["data=digits", f"data.root={digits_root}", "model=mlp", "epochs=2", "tracking=none"]
+        given = {argument.split("=")[0] for argument in arguments}
+        if "resume" in given:  # brings its own
+            small = []
+        hydra = [f"hydra.run.dir={output}", f"hydra.sweep.dir={output}", f"root={tmp_path}"]
+        arguments = (*(s for s in small if s.split("=")[0] not in given), *hydra, *arguments) if defaults else arguments
+        monkeypatch.setattr(sys, "argv", [f"src/{entry}.py", *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "src" / f"{entry}.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            code = 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err, output)
+
+    yield run
+    signal.signal(signal.SIGTERM, previous)
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    for handler in logging.getLogger().handlers[:]:  # Hydra's log files
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            handler.close()

@@ -1,0 +1,294 @@
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Program
+from hydra.core.hydra_config import HydraConfig
+
+from iolaus import checkpoint, engine
+from iolaus.data import Data
+
+
+def metrics(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def timeless(results: dict[str, object]) -> dict[str, object]:
+    kept = {name: value for name, value in results.items() if name not in ("fit_s", "images_per_s", "epoch_s")}
+    history = results["history"]
+    assert isinstance(history, list)
+    kept["history"] = [{name: value for name, value in epoch.items() if name != "epoch_s"} for epoch in history]
+    return kept
+
+
+@contextlib.contextmanager
+def started(folder: Path, digits_root: Path, *overrides: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run in a process of its own, ended with the context."""
+    arguments = ["data=digits", f"data.root={digits_root}", "model=mlp", "tracking=none", f"root={folder}", *overrides]
+    command = [sys.executable, "src/train.py", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        yield run
+        run.kill()
+
+
+def wait_for(run: "subprocess.Popen[str]", beginning: str) -> None:
+    assert run.stdout is not None
+    lines = []
+    for line in run.stdout:
+        lines.append(line)
+        if line.startswith(beginning):
+            return
+    raise AssertionError("".join(lines))
+
+
+def test_a_run_leaves_its_metrics_model_and_pictures(program: Program, digits: Data) -> None:
+    done = program()
+    assert done.code == 0
+    results = metrics(done.output)
+    assert set(results) == {
+        "train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy",
+        "fit_s", "params", "images_per_s", "lr", "epoch_s", "best_epoch", "history",
+    }  # fmt: skip
+    for name in ("samples", "curves", "confusion", "mistakes"):
+        assert (done.output / f"{name}.png").stat().st_size > 5000
+    model = checkpoint.load_model(done.output / "model.pt").model
+    logits, labels = engine.infer(model, digits.loader("test"))
+    assert (logits.argmax(1) == labels).double().mean().item() == results["test/accuracy"]
+    assert results["params"] == 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
+
+
+def test_the_last_lines_state_accuracy_with_interval_and_count(program: Program) -> None:
+    out = program().out
+    assert re.search(r"val accuracy +\d+\.\d\d %  \(95 % interval \d+\.\d\d to \d+\.\d\d %, n = 300\)", out)
+    assert re.search(r"test accuracy +\d+\.\d\d %  \(95 % interval .* n = 360\)", out)
+
+
+def test_without_a_terminal_each_epoch_is_a_plain_line(program: Program) -> None:
+    done = program()
+    lines = [line for line in done.out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert re.search(
+        r"epoch 1/2: train loss .*, accuracy .* %; val loss .*, accuracy .* % \(best\); [\d,]+ images/s, 0:.* left",
+        lines[0],
+    )
+    assert "\r" not in done.out + done.err
+
+
+@pytest.mark.parametrize("model", ["mlp", "mlp_dropout", "cnn", "cnn_dropout", "layers"])
+def test_every_model_trains(program: Program, model: str) -> None:
+    done = program(f"model={model}", "epochs=1")
+    assert done.code == 0, done.err
+
+
+def test_named_layers_can_be_removed_from_the_command_line(program: Program) -> None:
+    whole = program("model=layers", "epochs=1")
+    less = program("model=layers", "~model.layers.conv2", "model.layers.fc2=null", "epochs=1")
+    assert (whole.code, less.code) == (0, 0), less.err
+    assert checkpoint.load_model(less.output / "model.pt").spec["layers"].keys() >= {"conv1", "fc2"}
+    assert "conv2" not in checkpoint.load_model(less.output / "model.pt").spec["layers"]
+    assert metrics(whole.output)["params"] != metrics(less.output)["params"]
+
+
+def test_augmentation_scheduler_and_early_stopping_are_configurable(program: Program) -> None:
+    done = program(
+        "augment=affine", "scheduler=cosine", "optimizer=sgd", "early_stopping.patience=1", "loss.label_smoothing=0.1",
+        "optimizer.lr=1e-12", "epochs=9",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    history = metrics(done.output)["history"]
+    assert isinstance(history, list)
+    assert len(history) < 9
+
+
+def test_several_objectives_are_accepted(program: Program) -> None:
+    assert program("objective=[val/accuracy,params]", "epochs=1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.dropout=1.5"], r"model.dropout must be in \[0, 1\), but got 1.5"),
+        (["data.val_size=60000"], r"data.val_size must be in 1\.\.1436, but got 60000"),
+        (["data.val_size=0"], r"data.val_size must be in 1\.\.1436, but got 0"),
+        (["data.batch_size=0"], "data.batch_size must be at least 1, but got 0"),
+        (["optimizer.lr=-1"], "optimizer.lr must be a number above 0, but got -1"),
+        (["optimizer=sgd", "optimizer.momentum=-1"], "optimizer: Invalid momentum value: -1"),
+        (["epochs=0"], "epochs must be at least 1, but got 0"),
+        (["model=layers", "~model.layers"], r"model does not fit Layers: missing a required argument: 'layers'"),
+        (["model.hidden_sizes=[0]"], r"model.hidden_sizes must be a list of whole numbers of at least 1, but got \[0"),
+        (["model=cnn", "model.channels=[4,4,4,4]"], "model.pool_size=2 in 4 blocks shrinks images of 8x8 to nothing"),
+        (["model=cnn", "+model.depth=3"], "model does not fit CNN: got an unexpected keyword argument 'depth'"),
+        (["model._target_=no.such.Net"], "Error locating target 'no.such.Net'"),
+        (["optimizer=sgd", "optimizer.lr=1e30"], r"the loss became (nan|inf) in step \d+ of epoch 1"),
+        (["resume=nowhere/checkpoint.pt"], "nowhere/checkpoint.pt is not a file"),
+        (["data=folder", "data.root=nowhere"], "data.root must be a folder with a folder of images for each class"),
+    ],
+)  # fmt: skip
+def test_a_mistake_ends_in_one_line(program: Program, overrides: list[str], message: str) -> None:
+    done = program(*overrides)
+    assert done.code == 1
+    assert re.search(f"^error: {message}", done.message), done.err
+
+
+def test_all_layers_null_is_a_mistake(program: Program) -> None:
+    names = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "fc1", "relu3", "dropout1", "fc2", "relu4"]
+    names += ["dropout2", "fc3", "relu5"]
+    done = program("model=layers", *(f"model.layers.{name}=null" for name in names))
+    assert "model.layers must keep at least one layer, but all were removed or null" in done.message
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("epoch=3", "Did you mean: 'epochs'"),
+        ("optimizer.lrr=3", "Did you mean: 'lr'"),
+        ("model=cn", "Could not find 'model/cn'"),
+        ("epochs=many", "Value 'many' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_a_misspelt_key_group_or_type_is_answered_by_hydra(program: Program, override: str, hint: str) -> None:
+    done = program(override)
+    assert done.code == 1
+    assert hint in done.err
+    assert "Traceback" not in done.err
+
+
+def test_the_same_seed_gives_bitwise_the_same_metrics_in_another_process(
+    tmp_path: Path, digits_root: Path, program: Program
+) -> None:
+    overrides = ["model=cnn_dropout", "augment=affine", "epochs=2", "threads=1", "seed=3"]
+    threads = torch.get_num_threads()
+    try:
+        here = program(*overrides)
+    finally:
+        torch.set_num_threads(threads)
+    with started(tmp_path, digits_root, *overrides, f"hydra.run.dir={tmp_path}/other") as other:
+        out, _ = other.communicate(timeout=120)
+    assert other.returncode == 0, out
+    assert timeless(metrics(here.output)) == timeless(metrics(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_to_bitwise_the_same_end(
+    tmp_path: Path, digits_root: Path, program: Program, number: signal.Signals
+) -> None:
+    overrides = ["model=cnn_dropout", "augment=affine", "epochs=25", "seed=5", "threads=1"]
+    with started(tmp_path, digits_root, *overrides, f"hydra.run.dir={tmp_path}/cut") as run:
+        wait_for(run, "epoch 3/")
+        run.send_signal(number)
+        rest, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "Traceback" not in rest
+    assert not (tmp_path / "cut" / "metrics.json").exists()
+    command = re.search(r"to go on: +python src/train.py (.*resume=(\S+checkpoint.pt))", rest)
+    assert command, rest
+    epoch = checkpoint.load_state(Path(command[2]))[0].epoch
+    assert 3 <= epoch < 25
+
+    threads = torch.get_num_threads()
+    try:
+        resumed = program(f"resume={command[2]}")
+        whole = program(*overrides)
+    finally:
+        torch.set_num_threads(threads)
+    assert resumed.code == 0, resumed.err
+    assert f"epoch {epoch}/25" not in resumed.out
+    assert timeless(metrics(resumed.output)) == timeless(metrics(whole.output))
+
+
+def test_resuming_under_other_settings_is_refused(program: Program) -> None:
+    first = program()
+    again = program("epochs=3", f"resume={first.output}/checkpoint.pt")
+    assert "checkpoint.pt was made with other settings: epochs was 2, now 3" in again.message
+
+
+def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path, digits_root: Path) -> None:
+    overrides = ["epochs=1000", "model.hidden_sizes=[2000,2000]", f"hydra.run.dir={tmp_path}/cut"]
+    with started(tmp_path, digits_root, *overrides) as run:
+        wait_for(run, "epoch 2/")
+        time.sleep(0.05)
+        run.kill()
+    assert checkpoint.load_state(tmp_path / "cut" / "checkpoint.pt")[0].epoch >= 2
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    calls = 0
+
+    def fails_second(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails_second)
+    done = program()
+    assert done.code == 1
+    assert "no space left on the disk of" in done.message
+    assert "checkpoint.pt" in done.message
+    assert checkpoint.load_state(done.output / "checkpoint.pt")[0].epoch == 1
+
+
+def test_a_grid_without_a_search_reads_test_in_each_run(program: Program) -> None:
+    done = program("-m", "seed=1,2", "epochs=1")
+    assert done.code == 0, done.err
+    results = [metrics(done.output / str(number)) for number in (0, 1)]
+    assert all("test/accuracy" in result for result in results)
+    assert results[0]["val/loss"] != results[1]["val/loss"]
+
+
+def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) -> None:
+    done = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=3", "epochs=1")
+    assert done.code == 0, done.err
+    for number in range(3):
+        assert "test/accuracy" not in metrics(done.output / str(number))
+        assert not (done.output / str(number) / "confusion.png").exists()
+    assert (done.output / "optimization_results.yaml").exists()
+
+
+def test_two_runs_started_at_once_do_not_share_a_folder(tmp_path: Path, digits_root: Path) -> None:
+    with (
+        started(tmp_path, digits_root, "epochs=1", "seed=1") as first,
+        started(tmp_path, digits_root, "epochs=1", "seed=2") as second,
+    ):
+        for run in (first, second):
+            out, _ = run.communicate(timeout=120)
+            assert run.returncode == 0, out
+    assert len(list((tmp_path / "outputs").glob("*/*/metrics.json"))) == 2
+
+
+def test_tracking_none_needs_no_mlflow(tmp_path: Path, digits_root: Path) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "__init__.py").write_text("raise ImportError('not here')")
+    run = subprocess.run(
+        [sys.executable, "src/train.py", "data=digits", f"data.root={digits_root}", "tracking=none", "epochs=1",
+         f"root={tmp_path}"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(autouse=True)
+def no_config_left() -> None:
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.mnist
+def test_an_mlp_learns_real_mnist_in_an_epoch(program: Program, mnist_root: Path) -> None:
+    done = program("data=mnist", f"data.root={mnist_root}", "epochs=1")
+    assert done.code == 0, done.err
+    accuracy = metrics(done.output)["test/accuracy"]
+    assert isinstance(accuracy, float)
+    assert accuracy > 0.96
