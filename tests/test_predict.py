@@ -55,7 +55,8 @@ def test_the_program_prints_file_digit_and_probability_and_draws_a_sheet(
     assert path == str(odd)
     assert name in digits.classes
     assert prob.endswith("%")
-    assert Image.open(sheet).width > 300
+    with Image.open(sheet) as picture:
+        assert picture.width > 300
 
 
 def test_an_unreadable_file_is_named_and_the_others_are_done(
@@ -85,7 +86,7 @@ def test_a_runs_folder_stands_for_its_model(model_file: Path) -> None:
 
 
 def test_the_newest_model_is_the_default(model_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no model in .*: train one"):
+    with pytest.raises(InputError, match=r"there is no model in .*: train one"):
         predict.newest_model(tmp_path)
     import os
 

@@ -129,7 +129,7 @@ def strokes(mask: np.ndarray) -> np.ndarray:
 
 
 def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
-    """Scale ink to fit a box and place its centre of mass in the middle.
+    """Scale ink to fit a box and place its centre of mass in the middle; a box as large as the square is centred itself.
 
     Args:
         ink: float (H, W) in [0, 1], not all 0.
@@ -145,11 +145,12 @@ def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
     size = tuple(max(1, round(length * scale)) for length in digit.shape)
     image = Image.fromarray(digit.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     small = np.asarray(image).clip(0, 1)
-    centre = ndimage.center_of_mass(small)
-    # MNIST's own images are reproduced exactly when the centre of mass comes to pixel 14 of 0..27
-    top, left = (
-        min(max(round(side / 2 - middle), 0), side - length) for middle, length in zip(centre, size, strict=True)
-    )
+    if box < side:
+        # MNIST's own images are reproduced exactly when the centre of mass comes to pixel 14 of 0..27
+        wanted = [round(side / 2 - middle) for middle in ndimage.center_of_mass(small)]
+    else:  # as in scikit-learn's digits, which fill their 8x8 pixels
+        wanted = [round((side - length) / 2) for length in size]
+    top, left = (min(max(offset, 0), side - length) for offset, length in zip(wanted, size, strict=True))
     placed = np.zeros((side, side), dtype=np.float32)
     placed[top : top + size[0], left : left + size[1]] = small
     return placed
