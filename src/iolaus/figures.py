@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from iolaus import metrics
 from iolaus.data import Data
 from iolaus.engine import State
 
+DPI = 110
+TITLE = 0.3  # inches above a grid
 BLUE, ORANGE, GREY = "#3366aa", "#dd7722", "#888888"
 
 
@@ -37,17 +40,17 @@ def sample_grid(
     count, channels, height, width = images.shape
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    gap, band = max(2, round(width * 0.14)), max(5, round(height * 0.3))
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    gap, band = max(2, round(width * 0.14)), max(2, round(height * (0.08 + 0.17 * lines)))
     canvas = np.ones((rows * (height + band), columns * (width + gap) - gap, 3))
     pixels = images.clamp(0, 1).expand(-1, 3, -1, -1) if channels == 1 else images[:, :3].clamp(0, 1)
     for i, image in enumerate(pixels.permute(0, 2, 3, 1).cpu().numpy()):  # (N, H, W, 3)
         top, left = (i // columns) * (height + band), (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image
-    inches = 0.95 * columns
-    size = (max(inches, 4), max(inches, 4) * canvas.shape[0] / canvas.shape[1] + 0.45)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(canvas, interpolation="nearest")
+    inches = max(0.95 * columns, 4.0)
+    figure = Figure(figsize=(inches, inches * canvas.shape[0] / canvas.shape[1] + TITLE), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     for i, caption in enumerate(captions):
         axes.text(
@@ -59,13 +62,14 @@ def sample_grid(
             fontsize=7.5,
             color=colors[i] if colors else "black",
         )
-    axes.set_title(title, fontsize=10, loc="left")
+    figure.text(0.005, 1 - TITLE / 2 / figure.get_figheight(), title, fontsize=10, va="center")
     return figure
 
 
 def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
     """Loss and accuracy of train and val over the epochs, the kept epoch marked."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), dpi=DPI)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.14)
     epochs = range(1, len(history) + 1)
     for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
         for split, color in (("train", ORANGE), ("val", BLUE)):
@@ -86,9 +90,11 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
     matrix = metrics.confusion_matrix(logits, labels)
     accuracies = metrics.per_class_accuracy(logits, labels)
     count = len(classes)
-    side = max(5.0, 0.5 * count + 1.5)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.add_subplot()
+    side = max(4.5, 0.48 * count)  # inches
+    margin = 0.55 + 0.08 * min(longest := max(map(len, classes)), 20)  # inches, for the names
+    figure = Figure(figsize=(side + margin + 0.8, side + margin + 0.4), dpi=DPI)
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
     errors = matrix.clone().fill_diagonal_(0)
     axes.imshow(
         errors.numpy(), cmap="Oranges", vmin=0, vmax=1.8 * max(1, int(errors.max()))
@@ -98,7 +104,7 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
             if number := int(matrix[row, column]):
                 weight = "bold" if row == column else "normal"
                 axes.text(column, row, str(number), ha="center", va="center", fontsize=7.5, fontweight=weight)
-    axes.set_xticks(range(count), classes, fontsize=8, rotation=0 if max(map(len, classes)) < 4 else 60)
+    axes.set_xticks(range(count), classes, fontsize=8, rotation=0 if longest < 4 else 90)
     axes.set_yticks(range(count), classes, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
@@ -163,6 +169,6 @@ def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tenso
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG."""
-    figure.savefig(path, dpi=110)
+    """Write a PNG, straight from the canvas: ``savefig`` would draw everything twice."""
+    FigureCanvasAgg(figure).print_png(str(path), pil_kwargs={"compress_level": 3})
     return path

@@ -129,7 +129,7 @@ def strokes(mask: np.ndarray) -> np.ndarray:
 
 
 def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
-    """Scale ink to fit a box and place its centre of mass in the middle; a box as large as the square is centred itself.
+    """Scale ink to fit a box and place its centre of mass in the middle; a box as large as the square stays put.
 
     Args:
         ink: float (H, W) in [0, 1], not all 0.

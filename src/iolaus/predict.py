@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iolaus import checkpoint, photos, tracking
+from iolaus import checkpoint, models, photos, tracking
+from iolaus.data import Data
 from iolaus.errors import InputError
 from iolaus.models import Shape
 
@@ -37,6 +38,12 @@ class Predictor:
         classifier = checkpoint.load_model(path / "model.pt" if path.is_dir() else path, trust)
         network = classifier.pixels_to_logits().eval()
         return cls(network, classifier.input_shape, classifier.classes, classifier.digit_box)
+
+    @classmethod
+    def of(cls, model: nn.Module, data: Data) -> "Predictor":
+        """Join a model that takes normalised images with the facts of the data set that it was trained on."""
+        network = models.OnPixels(model, data.mean, data.std).eval()
+        return cls(network, data.input_shape, data.classes, data.digit_box)
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:

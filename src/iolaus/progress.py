@@ -32,7 +32,7 @@ class Progress:
             initial=done * batches,
             disable=not sys.stderr.isatty(),
             desc=f"epoch {done + 1}/{epochs}",
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}, {remaining} left",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
