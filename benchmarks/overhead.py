@@ -17,6 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.core_plugins.basic_launcher
+import hydra.core.utils
 from table import arguments, report
 
 from iolaus.config import project_root
@@ -59,41 +61,61 @@ def imports() -> None:
         ("model.pt", checkpoint, "save_model"),
         ("figures", figures, "of_run"),
         ("git and versions", tracking, "provenance"),
-        ("(evaluation on test)", engine, "infer"),
     ]:
         timed(cause, owner, name)
+    # validation is in fit_s already: only what fit does not call is evaluation on test
+    infer, fit = engine.infer, engine.fit
+    timed("evaluation on test", engine, "infer")
+    on_test = engine.infer
+
+    def fit_untimed(*args: Any, **kwargs: Any) -> Any:
+        engine.infer = infer
+        try:
+            return fit(*args, **kwargs)
+        finally:
+            engine.infer = on_test
+
+    engine.fit = fit_untimed
 
 
-def one_run(folder: Path, number: int) -> dict[str, float]:
-    """Seconds by cause of one run, in this process."""
-    spent_before = dict(spent) if number == 0 else {}
-    spent.clear()
-    spent.update(spent_before)
-    output = folder / str(number)
+def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
+    """Seconds by cause of each job of one multirun, all in this process; what goes before the first is its own."""
+    jobs: list[dict[str, float]] = []
+    end = start = time.perf_counter()
+    imported = sum(spent.values())
+    run_job = hydra.core.utils.run_job
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        nonlocal end
+        returned = run_job(*args, **kwargs)
+        now = time.perf_counter()
+        output = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+        results = json.loads((output / "metrics.json").read_text())
+        evaluated = spent.pop("evaluation on test")
+        total = now - end + (imported if not jobs else 0.0)
+        outside = total - results["fit_s"] - evaluated
+        rest = outside - sum(spent.values())
+        jobs.append({"all outside training and evaluation": outside, **spent, "Hydra and the rest": rest})
+        spent.clear()
+        end = time.perf_counter()
+        return returned
+
+    hydra._internal.core_plugins.basic_launcher.run_job = recorded
     sys.argv = [
         "src/train.py",
-        *("data=mnist", "model=mlp", "epochs=2", f"seed={number}"),
+        "-m",
+        f"seed=range({count})",
+        *("data=mnist", "model=mlp", "epochs=2"),
         *(
             f"tracking.uri=sqlite:///{folder}/mlflow.db",
             f"tracking.artifacts={folder}/mlruns",
-            f"hydra.run.dir={output}",
+            f"hydra.sweep.dir={folder}",
         ),
     ]
-    start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         runpy.run_path(str(project_root() / "src" / "train.py"), run_name="__main__")
-    total = time.perf_counter() - start + sum(spent_before.values())
-    results = json.loads((output / "metrics.json").read_text())
-    # evaluation is val, which fit_s contains, and test, which is one more of val's size for each 5,000 images
-    evaluation = spent.pop("(evaluation on test)")
-    val = results["fit_s"] - sum(epoch["epoch_s"] for epoch in results["history"])
-    working = results["fit_s"] + max(evaluation - val, 0.0)
-    named = sum(spent.values())
-    return {
-        "all outside training and evaluation": total - working,
-        **spent,
-        "Hydra and the rest": total - working - named,
-    }
+    assert len(jobs) == count, f"only {len(jobs)} of {count} runs ended, after {time.perf_counter() - start:.0f} s"
+    return jobs
 
 
 def main() -> None:
@@ -102,7 +124,7 @@ def main() -> None:
     imports()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        runs = [one_run(folder, number) for number in range(options.rounds + 1)]
+        runs = runs_in_turn(folder, options.rounds + 1)
     rows = [("seconds", "first run", "later runs, median", "slowest later run")]
     for cause, first in runs[0].items():
         later = [run.get(cause, 0.0) for run in runs[1:]]

@@ -3,6 +3,7 @@
 Everything that happens in a run stands here in its order; the rest is in ``src/iolaus/``, one concern a module.
 """
 
+import gc
 import json
 import logging
 import sys
@@ -18,12 +19,14 @@ from iolaus import config
 
 log = logging.getLogger(__name__)
 config.register()
+gc.disable()  # composing leaves no garbage, and looking for it is a twentieth of --help
 
 
 # What a configuration may call is not limited: it is written by whoever types the command, and may name their models.
 @hydra.main(config_path="../conf", config_name="config", execution_whitelist=UNSAFE_DISABLE_EXECUTION_CHECKS)
 def main(cfg: DictConfig) -> float | list[float]:
     """Run from data to model, and give the objective's value, or a list of them for several."""
+    gc.enable()
     config.check(cfg)
 
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.

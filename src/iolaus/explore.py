@@ -1,7 +1,7 @@
 """A data set described: what is on disk, what is done to it, and what reaches the model."""
 
 import torch
-from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
 from iolaus import figures
@@ -62,7 +62,7 @@ def flattens(model: nn.Module) -> bool:
     return isinstance(first, nn.Flatten)
 
 
-def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 20) -> Figure:
+def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 20) -> Image.Image:
     """Samples as they are on disk and, below, others recovered from the training loader.
 
     Recovered by undoing what was done: flattening where the model flattens, then normalisation. That they look like

@@ -1,74 +1,61 @@
-"""Pictures of a run. Each function gives a matplotlib figure; none touches a global state or opens a window.
+"""Pictures of a run, each as a Pillow image, which a notebook shows as it is.
 
-Many small images are drawn as one: an axes for each would take seconds.
+Grids and tables are drawn directly: matplotlib spends a millisecond on each text, and a run has four pictures with
+hundreds. It draws the curves, whose axes are its business.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from iolaus import metrics
 from iolaus.data import Data
 from iolaus.engine import State
 
-DPI = 110
-TITLE = 0.3  # inches above a grid
 BLUE, ORANGE, GREY = "#3366aa", "#dd7722", "#888888"
+CELL = 84  # pixels a side of an image in a grid
+LINE = 15  # pixels of a line of text
 
 
-def sample_grid(
-    images: Tensor,
-    captions: Sequence[str],
-    columns: int = 10,
-    title: str = "",
-    colors: Sequence[str] | None = None,
-) -> Figure:
-    """Images in rows, each with a caption below it.
+def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, title: str = "") -> Image.Image:
+    """Images in rows, each with its caption of one or more lines below.
 
     Args:
         images: Pixels float (N, C, H, W) in [0, 1], of one or three channels; shown grey or in colour.
         captions: N texts.
         columns: Images a row.
         title: Above all.
-        colors: Of each caption.
     """
     count, channels, height, width = images.shape
-    columns = max(1, min(columns, count))
-    rows = -(-count // columns)
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    gap, band = max(2, round(width * 0.14)), max(2, round(height * (0.08 + 0.17 * lines)))
-    canvas = np.ones((rows * (height + band), columns * (width + gap) - gap, 3))
-    pixels = images.clamp(0, 1).expand(-1, 3, -1, -1) if channels == 1 else images[:, :3].clamp(0, 1)
-    for i, image in enumerate(pixels.permute(0, 2, 3, 1).cpu().numpy()):  # (N, H, W, 3)
-        top, left = (i // columns) * (height + band), (i % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = image
-    inches = max(0.95 * columns, 4.0)
-    figure = Figure(figsize=(inches, inches * canvas.shape[0] / canvas.shape[1] + TITLE), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
-    axes.imshow(canvas, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for i, caption in enumerate(captions):
-        axes.text(
-            (i % columns) * (width + gap) + width / 2,
-            (i // columns) * (height + band) + height + band * 0.02,
-            caption,
-            ha="center",
-            va="top",
-            fontsize=7.5,
-            color=colors[i] if colors else "black",
+    columns = min(columns, max(count, 4))
+    scale = CELL / max(height, width)
+    size = round(width * scale), round(height * scale)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    across, down = CELL + 16, size[1] + LINE * lines + 12
+    canvas = Image.new("RGB", (across * columns, 30 + down * -(-count // columns)), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 8), title, "black", font(13))
+    pixels = images.expand(-1, 3, -1, -1) if channels == 1 else images
+    pixels = pixels.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu()  # (N, H, W, 3)
+    for i, (image, caption) in enumerate(zip(pixels.numpy(), captions, strict=True)):
+        left, top = i % columns * across + 8, i // columns * down + 30
+        canvas.paste(Image.fromarray(image).resize(size, Image.Resampling.NEAREST), (left, top))
+        draw.multiline_text(
+            (left + size[0] / 2, top + size[1] + 2), caption, "black", font(11), anchor="ma", align="center", spacing=2
         )
-    figure.text(0.005, 1 - TITLE / 2 / figure.get_figheight(), title, fontsize=10, va="center")
-    return figure
+    return canvas
 
 
-def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
+def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
     """Loss and accuracy of train and val over the epochs, the kept epoch marked."""
-    figure = Figure(figsize=(9, 3.4), dpi=DPI)
+    figure = Figure(figsize=(9, 3.4), dpi=110)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.14)
     epochs = range(1, len(history) + 1)
     for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
@@ -80,48 +67,59 @@ def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
         axes.set_title(name if scale == 1 else f"{name} (%)", fontsize=10, loc="left")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    return figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
-    """The confusion matrix in counts, its colours showing the mistakes; per-class accuracy at the right."""
+def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+    """The confusion matrix in counts, its colours showing the mistakes; the accuracy of each class at the right.
+
+    Args:
+        logits: float (N, K).
+        labels: int64 (N,).
+        classes: K names.
+    """
     matrix = metrics.confusion_matrix(logits, labels)
-    accuracies = metrics.per_class_accuracy(logits, labels)
-    count = len(classes)
-    side = max(4.5, 0.48 * count)  # inches
-    margin = 0.55 + 0.08 * min(longest := max(map(len, classes)), 20)  # inches, for the names
-    figure = Figure(figsize=(side + margin + 0.8, side + margin + 0.4), dpi=DPI)
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    errors = matrix.clone().fill_diagonal_(0)
-    axes.imshow(
-        errors.numpy(), cmap="Oranges", vmin=0, vmax=1.8 * max(1, int(errors.max()))
-    )  # pale enough to read numbers on
-    if count <= 30:  # beyond that, numbers are dust
-        for row, column in torch.cartesian_prod(torch.arange(count), torch.arange(count)).tolist():
-            if number := int(matrix[row, column]):
-                weight = "bold" if row == column else "normal"
-                axes.text(column, row, str(number), ha="center", va="center", fontsize=7.5, fontweight=weight)
-    axes.set_xticks(range(count), classes, fontsize=8, rotation=0 if longest < 4 else 90)
-    axes.set_yticks(range(count), classes, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
-    right = axes.secondary_yaxis("right")
-    right.set_yticks(range(count), [f"{100 * accuracy:.1f} %" for accuracy in accuracies.tolist()], fontsize=8)
-    right.tick_params(length=0)
+    accuracies = metrics.per_class_accuracy(logits, labels).tolist()
+    mistakes = matrix.clone().fill_diagonal_(0).double()
+    shares = (mistakes / max(1.0, float(mistakes.max()))).tolist()
+    cell = 46 if len(classes) <= 30 else 12
+    names = [name if len(name) <= 16 else f"{name[:15]}\u2026" for name in classes]
+    margin = round(max(font(12).getlength(name) for name in names)) + 34
+    side = cell * len(classes)
+    canvas = Image.new("RGB", (max(margin + side + 70, 460), 34 + side + margin), "white")
+    draw = ImageDraw.Draw(canvas)
     overall = metrics.accuracy(logits, labels)
-    low, high = metrics.accuracy_interval(overall, len(labels))
-    axes.set_title(
-        f"accuracy {overall:.2%}, 95 % interval {low:.2%} to {high:.2%}, n = {len(labels):,}",
-        fontsize=10,
-        loc="left",
-    )
-    return figure
+    low, high = (100 * bound for bound in metrics.accuracy_interval(overall, len(labels)))
+    title = f"accuracy {100 * overall:.2f} %, 95 % interval {low:.2f} to {high:.2f} %, n = {len(labels):,}"
+    draw.text((8, 9), title, "black", font(13))
+    for row, counts in enumerate(matrix.tolist()):
+        top = 34 + row * cell
+        for column, count in enumerate(counts):
+            left = margin + column * cell
+            paleness = 1 - 0.75 * shares[row][column]
+            color = (255, round(150 + 100 * paleness), round(60 + 185 * paleness))
+            draw.rectangle((left, top, left + cell - 2, top + cell - 2), color)
+            if count and cell > 20:
+                weight = font(12, bold=row == column)
+                draw.text((left + cell / 2, top + cell / 2), str(count), "black", weight, anchor="mm")
+        if cell > 20 or row % 5 == 0:
+            draw.text((margin - 8, top + cell / 2), names[row], "black", font(12), anchor="rm")
+            draw.text(
+                (margin + side + 8, top + cell / 2), f"{100 * accuracies[row]:.1f} %", "black", font(12), anchor="lm"
+            )
+            down = Image.new("L", (round(font(12).getlength(names[row])) + 2, 16), 0)
+            ImageDraw.Draw(down).text((1, 1), names[row], 255, font(12))
+            turned = down.rotate(90, expand=True) if len(names[row]) > 3 else down
+            canvas.paste("black", (margin + row * cell + (cell - turned.width) // 2, 34 + side + 4), turned)
+    draw.text((margin + side / 2, canvas.height - 8), "predicted", "black", font(12), anchor="ms")
+    draw.text((8, 34 + side + 6), "label", "black", font(12))
+    return canvas
 
 
-def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[str], most: int = 30) -> Figure:
+def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[str], most: int = 30) -> Image.Image:
     """The most confident mistakes: label, prediction and its probability below each image.
 
     Args:
@@ -134,13 +132,11 @@ def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[s
     wrong = metrics.mistakes(logits, labels, most)
     probs, preds = logits[wrong].softmax(1).max(1)
     captions = [
-        f"{classes[label]} \u2192 {classes[pred]}\n{prob:.1%}"
+        f"{classes[label][:6]} \u2192 {classes[pred][:6]}\n{prob:.1%}"
         for label, pred, prob in zip(labels[wrong].tolist(), preds.tolist(), probs.tolist(), strict=True)
     ]
     total = int((logits.argmax(1) != labels).sum())
     title = f"the {len(wrong)} most confident of {total} mistakes: label \u2192 prediction" if total else "no mistakes"
-    if not len(wrong):
-        return sample_grid(torch.ones(1, 1, *images.shape[2:]), [""], title=title)
     return sample_grid(images[wrong].float() / 255, captions, title=title)
 
 
@@ -158,17 +154,24 @@ def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tenso
         The paths of the PNG files.
     """
     shown = data.train.images[:40].float() / 255
-    captions = [data.classes[label] for label in data.train.labels[:40].tolist()]
+    captions = [data.classes[label][:12] for label in data.train.labels[:40].tolist()]
     pictures = {
         "samples": sample_grid(shown, captions, title=f"{data.name}: training images"),
         "curves": curves(state.history, state.best_epoch),
         "confusion": confusion(logits, labels, data.classes),
         "mistakes": mistakes(logits, labels, data.test.images, data.classes),
     }
-    return [save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+    return [save(picture, folder / f"{name}.png") for name, picture in pictures.items()]
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, straight from the canvas: ``savefig`` would draw everything twice."""
-    FigureCanvasAgg(figure).print_png(str(path), pil_kwargs={"compress_level": 3})
+def save(picture: Image.Image, path: Path) -> Path:
+    """Write a picture as PNG."""
+    picture.save(path, compress_level=3)
     return path
+
+
+@functools.cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along: the same on every machine."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

@@ -211,6 +211,7 @@ class _MLflowRun(Run):
                 serialization_format="pt2",
                 # given, because to infer them MLflow would start a process that loads the model
                 pip_requirements=[f"{name}=={_version(name)}" for name in ("mlflow", "numpy", "torch")],
+                validate_serving_input=False,  # it would load the model again; a test asks a server instead
                 metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
             )
 
