@@ -89,7 +89,7 @@ def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
         nonlocal end
         returned = run_job(*args, **kwargs)
         now = time.perf_counter()
-        output = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+        output = folder / str(len(jobs))
         results = json.loads((output / "metrics.json").read_text())
         evaluated = spent.pop("evaluation on test")
         total = now - end + (imported if not jobs else 0.0)
@@ -100,7 +100,7 @@ def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
         end = time.perf_counter()
         return returned
 
-    hydra._internal.core_plugins.basic_launcher.run_job = recorded
+    vars(hydra._internal.core_plugins.basic_launcher)["run_job"] = recorded
     sys.argv = [
         "src/train.py",
         "-m",

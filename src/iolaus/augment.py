@@ -1,6 +1,7 @@
 """Augmentations: callables on a batch of pixels (B, C, H, W) in [0, 1], run on the batch's device."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,8 +27,9 @@ class Affine:
             raise InputError(f"augment.degrees must be in [0, 180], but got {degrees}")
         if not 0 <= translate < 1:
             raise InputError(f"augment.translate must be in [0, 1), but got {translate}")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise InputError(f"augment.scale must be [low, high] with 0 < low <= high, but got {list(scale)}")
+        if not isinstance(scale, Sequence) or len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            given = list(scale) if isinstance(scale, Sequence) else scale
+            raise InputError(f"augment.scale must be [low, high] with 0 < low <= high, but got {given}")
         self.degrees, self.translate, self.scale = degrees, translate, (scale[0], scale[1])
 
     def __call__(self, images: Tensor) -> Tensor:

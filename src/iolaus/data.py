@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import math
 import os
 import tempfile
 import zipfile
@@ -200,13 +201,17 @@ def load(
     key = _cache_key(name, source, folder, train=True)
     cached = _read_cache(*key)
     train, val, mean, std = _split_once(*key, val_size)
+    side = min(cached.images.shape[2:])
+    if digit_box is not None and not 1 <= digit_box <= side:
+        raise InputError(f"data.digit_box must be null or in 1..{side}, but got {digit_box}")
 
     def read_test() -> Split:
         test = _read_cache(*_cache_key(name, source, folder, train=False))
         return Split(test.images, test.labels)
 
     def count_test() -> int:
-        with np.load(_cache_key(name, source, folder, train=False)[0], allow_pickle=False) as cache:
+        path, _, _ = _cache_key(name, source, folder, train=False)
+        with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
             return len(cache["labels"])
 
     return Data(
@@ -256,7 +261,7 @@ def statistics(images: Tensor) -> tuple[list[float], list[float]]:
 
 def _val_count(val_size: int | float, available: int) -> int:
     count = round(val_size * available) if 0 < val_size < 1 else val_size
-    if count != int(count) or not 1 <= count < available:
+    if not math.isfinite(count) or count != int(count) or not 1 <= count < available:
         raise InputError(f"data.val_size must be in 1..{available - 1}, but got {val_size}")
     return int(count)
 
@@ -279,6 +284,8 @@ def _cache_key(name: str, source: Source, root: Path, train: bool) -> tuple[Path
                 if not _up_to_date(path, fingerprint):
                     log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
                     _write_cache(path, source.read(root, train), fingerprint)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"data.root must be a folder, but {root} is a file") from error
         except PermissionError as error:
             raise InputError(
                 f"{root} cannot be written ({error.strerror}): choose another folder with data.root"

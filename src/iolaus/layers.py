@@ -28,14 +28,15 @@ class Layers(nn.Sequential):
         kept = {name: layer for name, layer in (layers or {}).items() if layer is not None}
         if not kept:
             raise InputError("model.layers must keep at least one layer, but all were removed or null")
-        if "logits" in kept:
-            raise InputError("model.layers.logits must have another name: the last layer is called that")
+        for name in kept:
+            if hasattr(self, name) or "." in name or name in ("logits", "flatten_images"):
+                raise InputError(f"model.layers.{name} must have another name: a network has something called that")
         activations = torch.zeros(2, *input_shape)
         for name, layer in {**kept, "logits": nn.LazyLinear(num_classes)}.items():
             if not isinstance(layer, nn.Module):
                 raise InputError(f"model.layers.{name} must be a torch.nn.Module, but got {layer!r}")
             if isinstance(layer, nn.Linear) and activations.dim() > 2:
-                self.add_module("flatten", nn.Flatten())
+                self.add_module("flatten_images", nn.Flatten())
                 activations = activations.flatten(1)
             self.add_module(name, layer)
             activations = self._sized(name, layer, activations)
@@ -52,6 +53,8 @@ class Layers(nn.Sequential):
             raise InputError(f"model.layers.{name} cannot take the {shape} that reaches it: {first}") from error
         finally:
             layer.train()
+        if not isinstance(given, torch.Tensor):
+            raise InputError(f"model.layers.{name} must give a tensor, but gave a {type(given).__name__}")
         if given.numel() == 0:
             raise InputError(
                 f"model.layers.{name} shrinks the {shape} that reaches it to nothing: remove it or pool less"

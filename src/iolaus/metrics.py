@@ -42,6 +42,8 @@ def per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def mistakes(logits: Tensor, labels: Tensor, most: int = 25) -> Tensor:
     """Indices int64 (M,) of wrong answers, the most confident first, at most `most`."""
-    confidence, preds = logits.softmax(1).max(1)
+    top, preds = logits.double().max(1)
+    # log odds: the probabilities of a very sure model are all 1
+    confidence = top - logits.double().scatter(1, preds[:, None], -math.inf).logsumexp(1)
     wrong = (preds != labels).nonzero().squeeze(1)
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:most]]

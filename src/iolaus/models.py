@@ -69,9 +69,9 @@ class CNN(nn.Sequential):
         check_sizes("model.channels", channels)
         if not channels:
             raise InputError("model.channels must name at least one block, but got []: model=mlp has no convolutions")
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if type(kernel_size) is not int or kernel_size < 1 or kernel_size % 2 == 0:
             raise InputError(f"model.kernel_size must be odd and at least 1, but got {kernel_size}")
-        if pool_size < 1:
+        if type(pool_size) is not int or pool_size < 1:
             raise InputError(f"model.pool_size must be at least 1, but got {pool_size}")
         in_channels, height, width = input_shape
         blocks: list[nn.Module] = []
@@ -89,7 +89,7 @@ class CNN(nn.Sequential):
             blocks.append(nn.ReLU())
             in_channels = out_channels
         features: list[nn.Module] = [nn.Flatten()]
-        features += [nn.Dropout(dropout)] if check_dropout(dropout) and hidden_sizes else []
+        features += [nn.Dropout(dropout)] if check_dropout(dropout) else []
         super().__init__(*blocks, *features, *dense(in_channels * height * width, num_classes, hidden_sizes, dropout))
 
 
@@ -122,17 +122,19 @@ def dense(
 ) -> list[nn.Module]:
     """Linear layers from (B, in_features) to (B, out_features), with ReLU and dropout after each but the last."""
     check_sizes("model.hidden_sizes", hidden_sizes)
+    dropping = check_dropout(dropout)
     layers: list[nn.Module] = []
     for size in hidden_sizes:
         layers += [nn.Linear(in_features, size), nn.ReLU()]
-        layers += [nn.Dropout(dropout)] if check_dropout(dropout) else []
+        layers += [nn.Dropout(dropout)] if dropping else []
         in_features = size
     return [*layers, nn.Linear(in_features, out_features)]
 
 
 def check_sizes(key: str, sizes: Sequence[int]) -> None:
     """Raise `InputError` unless `sizes` is a list of whole numbers of at least 1."""
-    if isinstance(sizes, (str, int)) or not all(type(size) is int and size >= 1 for size in sizes):
+    listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    if not listed or not all(type(size) is int and size >= 1 for size in sizes):
         raise InputError(f"{key} must be a list of whole numbers of at least 1, but got {sizes}")
 
 
@@ -173,6 +175,8 @@ def build(make: Callable[..., nn.Module], input_shape: Shape, num_classes: int) 
     if not isinstance(model, nn.Module):
         raise InputError(f"model._target_ must give a torch.nn.Module, but got {type(model).__name__}")
     logits = probe(model, input_shape)
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the model must give logits as a tensor, but gave a {type(logits).__name__}")
     if tuple(logits.shape) != (2, num_classes):
         raise InputError(
             f"the model must give logits of shape (2, {num_classes}) for a batch of 2, but gave {tuple(logits.shape)}"
@@ -187,7 +191,7 @@ def probe(model: nn.Module, input_shape: Shape) -> Tensor:
     model.eval()
     try:
         return model(torch.zeros(2, *input_shape))
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         raise InputError(f"the model cannot take images of shape {(2, *input_shape)}: {error}") from error
     finally:
         model.train(training)

@@ -16,7 +16,6 @@ from torch import Tensor
 from iolaus.errors import InputError
 from iolaus.models import Shape
 
-EDGE = 0.2  # ink below this is blur
 LONGEST = 400  # pixels; more of a photo says nothing more about a digit of 20
 
 
@@ -34,14 +33,7 @@ def prepare(path: str | Path, input_shape: Shape, digit_box: int | None) -> Tens
     Raises:
         InputError: if the file cannot be read, or shows nothing.
     """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a readable image: {error}") from error
+    image = open_image(path)
     channels, height, width = input_shape
     if digit_box is None:
         resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
@@ -53,6 +45,27 @@ def prepare(path: str | Path, input_shape: Shape, digit_box: int | None) -> Tens
         raise InputError(f"{path} {error}") from error
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Read an image file upright, as 8 bits grey or colour, with or without transparency.
+
+    Raises:
+        InputError: if it is not there, or not an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not a readable image: {error}") from error
+    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "P":
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image
+
+
 def grey(image: Image.Image) -> np.ndarray:
     """Luminance float64 (H, W) in [0, 1], at most `LONGEST` pixels a side; what is transparent becomes background."""
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
@@ -62,7 +75,7 @@ def grey(image: Image.Image) -> np.ndarray:
         drawn = (light * opacity).sum() / max(opacity.sum(), 1e-9)
         paper = 1.0 if drawn < 0.5 else 0.0  # the side that what is drawn stands out from
         return light * opacity + paper * (1 - opacity)
-    return np.asarray(image.convert("F"), dtype=float) / (65535 if image.mode.startswith("I;16") else 255)
+    return np.asarray(image.convert("L"), dtype=float) / 255
 
 
 def ink(light: np.ndarray) -> np.ndarray:
@@ -111,6 +124,8 @@ def background(light: np.ndarray) -> np.ndarray:
 
 def otsu(values: np.ndarray) -> float:
     """The threshold that best splits values in two classes (Otsu, 1979)."""
+    if values.min() == values.max():
+        return float(values.max())
     counts, edges = np.histogram(values, bins=128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = counts.cumsum()
@@ -139,7 +154,7 @@ def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
     Returns:
         float32 (side, side) in [0, 1].
     """
-    rows, columns = np.flatnonzero((ink > EDGE).any(1)), np.flatnonzero((ink > EDGE).any(0))
+    rows, columns = np.flatnonzero((ink > 0).any(1)), np.flatnonzero((ink > 0).any(0))
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = box / max(digit.shape)
     size = tuple(max(1, round(length * scale)) for length in digit.shape)

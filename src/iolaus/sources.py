@@ -58,10 +58,14 @@ class Torchvision:
         """
         import torchvision
 
-        if not hasattr(torchvision.datasets, self.dataset):
-            raise InputError(f"data.source.dataset must be a class of torchvision.datasets, but got {self.dataset}")
-        make = getattr(torchvision.datasets, self.dataset)
+        make: Any = getattr(torchvision.datasets, self.dataset, None)
+        if torchvision.datasets.MNIST not in getattr(make, "__mro__", ()):
+            raise InputError(
+                "data.source.dataset must be one of torchvision.datasets' MNIST, FashionMNIST, KMNIST, but got "
+                f"{self.dataset}; for another write a class with the methods of iolaus.sources.Source"
+            )
         folder = root / self.dataset / "raw"
+        mirrors = ", ".join(make.mirrors)
         damaged = self._damaged(make, folder)
         try:
             decoded = make(root=str(root), train=train, download=True)
@@ -81,7 +85,7 @@ class Torchvision:
                     f"the files in {folder} are damaged ({_brief(error)}): delete those without .gz and run again"
                 ) from error
             raise InputError(
-                f"{self.dataset} is not in {folder}, and downloading it from {', '.join(make.mirrors)} failed "
+                f"{self.dataset} is not in {folder}, and downloading it from {mirrors} failed "
                 f"({_brief(error)}): put its files there, name their folder with data.root or IOLAUS_DATA, "
                 "or use data=digits, which needs no network"
             ) from error
@@ -172,9 +176,20 @@ class Folder:
         classes = self._classes(root / "train" if divided else root)
         paths, labels = self._files(root / ("train" if train else "test") if divided else root, classes)
         if not divided:
-            chosen = stratified(labels, max(len(classes), round(self.test_size * len(labels)))) ^ train
+            chosen = self._test(labels, classes) ^ train
             paths, labels = [path for path, keep in zip(paths, chosen, strict=True) if keep], labels[chosen]
         return Arrays(self._decode(paths), labels, classes)
+
+    def _test(self, labels: np.ndarray, classes: list[str]) -> np.ndarray:
+        """Which images are carved for the test set: of each class its share, at least one, and not all."""
+        chosen = np.zeros(len(labels), dtype=bool)
+        for label, name in enumerate(classes):
+            of_class = np.flatnonzero(labels == label)
+            if len(of_class) < 2:
+                raise InputError(f"each class must have at least 2 images, but {name} has {len(of_class)}")
+            count = min(max(round(self.test_size * len(of_class)), 1), len(of_class) - 1)
+            chosen[of_class] = stratified(labels[of_class], count)
+        return chosen
 
     @staticmethod
     def _classes(root: Path) -> list[str]:
@@ -199,12 +214,11 @@ class Folder:
     def _decode(self, paths: list[Path]) -> np.ndarray:
         from PIL import Image
 
+        from iolaus.photos import open_image
+
         arrays: list[np.ndarray] = []
         for path in paths:
-            try:
-                image = Image.open(path).convert(self.mode)
-            except OSError as error:
-                raise InputError(f"{path} is not a readable image ({_brief(error)}): replace or delete it") from error
+            image = open_image(path).convert(self.mode)
             if self.image_size:
                 height, width = self.image_size
                 image = image.resize((width, height), Image.Resampling.LANCZOS)
