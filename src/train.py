@@ -32,15 +32,15 @@ def main(cfg: DictConfig) -> float | list[float]:
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
     import torch
 
-    from iolaus import checkpoint, engine, figures, metrics, models, tracking
+    from iolaus import checkpoint, engine, figures, hardware, metrics, models, tracking
     from iolaus.progress import Progress, summary
 
     job = HydraConfig.get()
     output = Path(job.runtime.output_dir)
     in_search = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
-    device = engine.resolve_device(cfg.device)
-    engine.deterministic(device)
-    threads = engine.set_threads(cfg.threads)
+    device = hardware.resolve_device(cfg.device)
+    hardware.deterministic(device)
+    threads = hardware.set_threads(cfg.threads)
 
     data = instantiate(cfg.data)
     if in_search:
@@ -51,9 +51,9 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     torch.manual_seed(cfg.seed)
     model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
-    model = engine.place(model, device)
+    model = hardware.place(model, device)
     optimizer = engine.make_optimizer(instantiate(cfg.optimizer, _convert_="all"), model.parameters())
-    precision = engine.resolve_precision(cfg.precision, model)
+    precision = hardware.resolve_precision(cfg.precision, model)
 
     settings = config.settings(cfg)
     state, run_id = None, None

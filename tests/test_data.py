@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iolaus import data
+from iolaus import cache, data
 from iolaus.errors import InputError
 from iolaus.sources import Arrays
 
@@ -50,7 +50,7 @@ def small(root: Path, source: Counted | None = None, **keywords: object) -> data
 
 def forget() -> None:
     """Let the next load read the files, as a new process would."""
-    data._read_cache.cache_clear()
+    cache.read.cache_clear()
     data._split_once.cache_clear()
 
 
@@ -191,7 +191,7 @@ def disk_full(file: io.BufferedIOBase, **arrays: np.ndarray) -> None:
 
 
 def test_a_failed_writing_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.np, "savez", disk_full)
+    monkeypatch.setattr(cache.np, "savez", disk_full)
 
     with pytest.raises(OSError, match="No space left"):
         small(tmp_path)
@@ -202,7 +202,7 @@ def test_a_failed_writing_leaves_no_file_behind(tmp_path: Path, monkeypatch: pyt
 def test_a_failed_writing_leaves_the_old_cache_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(tmp_path)
     before = cache_of(tmp_path).read_bytes()
-    monkeypatch.setattr(data.np, "savez", disk_full)
+    monkeypatch.setattr(cache.np, "savez", disk_full)
 
     with pytest.raises(OSError, match="No space left"):
         small(tmp_path, Counted(mark="changed"))
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_key(
     def refuse(*args: object, **keywords: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(data.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(cache.tempfile, "mkstemp", refuse)
 
     with pytest.raises(InputError, match=r"cannot be written \(Permission denied\): choose another .* data\.root"):
         small(tmp_path)

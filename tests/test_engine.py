@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from iolaus import engine, metrics, models
+from iolaus import engine, hardware, metrics, models
 from iolaus.data import Data
 from iolaus.errors import InputError
 
@@ -181,11 +181,11 @@ def test_infer_keeps_the_order_and_gives_logits_of_every_image(digits: Data) -> 
 def test_auto_precision_is_fp32_where_bf16_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     cnn, mlp = models.CNN((1, 8, 8), 10), models.MLP((1, 8, 8), 10)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    assert engine.resolve_precision("auto", cnn) == "fp32"
+    assert hardware.resolve_precision("auto", cnn) == "fp32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert engine.resolve_precision("auto", cnn) == "bf16"
-    assert engine.resolve_precision("auto", mlp) == "fp32"
-    assert engine.resolve_precision("bf16", mlp) == "bf16"
+    assert hardware.resolve_precision("auto", cnn) == "bf16"
+    assert hardware.resolve_precision("auto", mlp) == "fp32"
+    assert hardware.resolve_precision("bf16", mlp) == "bf16"
 
 
 def test_bf16_learns_as_well(digits: Data) -> None:
@@ -196,11 +196,11 @@ def test_bf16_learns_as_well(digits: Data) -> None:
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="device=cuda is not there"):
-        engine.resolve_device("cuda")
+        hardware.resolve_device("cuda")
 
 
 def test_convolutions_are_placed_channels_last() -> None:
-    model = engine.place(models.CNN((3, 8, 8), 10), torch.device("cpu"))
+    model = hardware.place(models.CNN((3, 8, 8), 10), torch.device("cpu"))
     assert next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
 
 

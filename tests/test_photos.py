@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor, nn
 
-from iolaus import data, engine, metrics, models, photos
+from iolaus import data, engine, hardware, metrics, models, photos
 from iolaus.errors import InputError
 
 SHAPE = (1, 28, 28)
@@ -355,7 +355,7 @@ def network(mnist: data.Data) -> nn.Module:
     """A small CNN after one epoch, which takes pixels."""
     torch.manual_seed(0)
     model = models.build(partial(models.CNN, channels=[16, 32]), mnist.input_shape, mnist.num_classes)
-    model = engine.place(model, torch.device("cpu"))
+    model = hardware.place(model, torch.device("cpu"))
     engine.fit(
         model,
         mnist.loader("train"),

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, Program
 
-from iolaus import checkpoint, engine, tracking
+from iolaus import checkpoint, engine, hardware, tracking
 from iolaus.data import Data
 from iolaus.errors import InputError
 from iolaus.predict import Predictor
@@ -128,7 +128,7 @@ def test_state_dict_and_mlflow_model_give_the_runs_logits(cnn_run: Recorded, dig
     client = mlflow.MlflowClient()
     fetched = client.download_artifacts(run.info.run_id, "model.pt")
     saved = checkpoint.load_model(fetched)
-    logits, labels = engine.infer(engine.place(saved.model, torch.device("cpu")), digits.loader("test"))
+    logits, labels = engine.infer(hardware.place(saved.model, torch.device("cpu")), digits.loader("test"))
     results = json.loads((output / "metrics.json").read_text())
     assert (logits.argmax(1) == labels).double().mean().item() == results["test/accuracy"]
     assert torch.nn.functional.cross_entropy(logits.double(), labels).item() == results["test/loss"]

@@ -1,13 +1,8 @@
 """Images in memory: decoded once into a checksummed cache, split, normalised and served in whole batches."""
 
-import contextlib
 import functools
-import hashlib
 import logging
 import math
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from iolaus import cache
 from iolaus.errors import InputError
-from iolaus.sources import Arrays, Source, stratified
+from iolaus.sources import Source, stratified
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +97,10 @@ class Data:
         Returns:
             A loader of batches: images float32 (B, C, H, W), labels int64 (B,). The last batch may be smaller.
         """
-        images, labels = {"train": lambda: self.train, "val": lambda: self.val, "test": lambda: self.test}[split]()
+        assert split in ("train", "val", "test"), split
+        images, labels = getattr(self, split)
+        if isinstance(augment, nn.Identity):
+            augment = None  # saves two passes over each batch
         batches = Batches(images.to(device), labels.to(device), self.mean, self.std, augment)
         # nothing is kept for the way back in evaluation, so larger batches cost no memory to speak of
         batch_size = self.batch_size if split == "train" else max(self.batch_size, 1000)
@@ -198,21 +196,21 @@ def load(
     if batch_size < 1:
         raise InputError(f"data.batch_size must be at least 1, but got {batch_size}")
     folder = Path(root).expanduser()
-    key = _cache_key(name, source, folder, train=True)
-    cached = _read_cache(*key)
+    key = cache.locate(name, source, folder, train=True)
+    cached = cache.read(*key)
     train, val, mean, std = _split_once(*key, val_size)
     side = min(cached.images.shape[2:])
     if digit_box is not None and not 1 <= digit_box <= side:
         raise InputError(f"data.digit_box must be null or in 1..{side}, but got {digit_box}")
 
     def read_test() -> Split:
-        test = _read_cache(*_cache_key(name, source, folder, train=False))
+        test = cache.read(*cache.locate(name, source, folder, train=False))
         return Split(test.images, test.labels)
 
     def count_test() -> int:
-        path, _, _ = _cache_key(name, source, folder, train=False)
-        with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
-            return len(cache["labels"])
+        path, _, _ = cache.locate(name, source, folder, train=False)
+        with cache.damage_reported(path), np.load(path, allow_pickle=False) as file:
+            return len(file["labels"])
 
     return Data(
         name=name,
@@ -234,8 +232,8 @@ def load(
 def _split_once(
     path: Path, changed_ns: int, size: int, val_size: int | float
 ) -> tuple[Split, Split, list[float], list[float]]:
-    """Train, val, and the training split's statistics; remembered like `_read_cache`, from the same file."""
-    cached = _read_cache(path, changed_ns, size)
+    """Train, val, and the training split's statistics; remembered like `cache.read`, from the same file."""
+    cached = cache.read(path, changed_ns, size)
     in_val = stratified(cached.labels.numpy(), _val_count(val_size, len(cached.labels)))
     train = Split(cached.images[~in_val], cached.labels[~in_val])
     return train, Split(cached.images[in_val], cached.labels[in_val]), *statistics(train.images)
@@ -264,85 +262,3 @@ def _val_count(val_size: int | float, available: int) -> int:
     if not math.isfinite(count) or count != int(count) or not 1 <= count < available:
         raise InputError(f"data.val_size must be in 1..{available - 1}, but got {val_size}")
     return int(count)
-
-
-class _Decoded(NamedTuple):
-    images: Tensor  # uint8 (N, C, H, W)
-    labels: Tensor  # int64 (N,)
-    classes: list[str]
-    digest: str
-
-
-def _cache_key(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
-    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date."""
-    path = root / f".{name}-{'train' if train else 'test'}.npz"
-    fingerprint = source.fingerprint(root)
-    if not _up_to_date(path, fingerprint):
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
-                if not _up_to_date(path, fingerprint):
-                    log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
-                    _write_cache(path, source.read(root, train), fingerprint)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"data.root must be a folder, but {root} is a file") from error
-        except PermissionError as error:
-            raise InputError(
-                f"{root} cannot be written ({error.strerror}): choose another folder with data.root"
-            ) from error
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
-
-
-def _up_to_date(path: Path, fingerprint: str) -> bool:
-    if not path.is_file():
-        return False
-    with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
-        return str(cache["fingerprint"]) == fingerprint
-
-
-def _write_cache(path: Path, arrays: Arrays, fingerprint: str) -> None:
-    images, labels = np.ascontiguousarray(arrays.images), np.ascontiguousarray(arrays.labels)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                images=images,
-                labels=labels,
-                classes=np.array(arrays.classes),
-                fingerprint=np.array(fingerprint),
-                sha256=np.array(_sha256(images, labels)),
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-@functools.lru_cache(maxsize=2)
-def _read_cache(path: Path, changed_ns: int, size: int) -> _Decoded:
-    """Read and verify. Remembered while the file stays as it is: a sweep's trials share one copy in memory."""
-    with _damage_reported(path), np.load(path, allow_pickle=False) as cache:
-        images, labels = cache["images"], cache["labels"]
-        digest = _sha256(images, labels)
-        if str(cache["sha256"]) != digest:
-            raise ValueError("its checksum differs")
-        classes = [str(name) for name in cache["classes"]]
-    return _Decoded(torch.from_numpy(images), torch.from_numpy(labels), classes, digest)
-
-
-@contextlib.contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from"
-        ) from error
-
-
-def _sha256(images: np.ndarray, labels: np.ndarray) -> str:
-    digest = hashlib.sha256(images.data)
-    digest.update(labels.data)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from iolaus import metrics
 from iolaus.errors import InputError
+from iolaus.hardware import autocast, resolve_precision
 
 Batch = tuple[Tensor, Tensor]
 Metrics = dict[str, float]
@@ -38,7 +39,7 @@ class State:
     epoch: int = 0
     """Epochs done."""
     history: list[Metrics] = field(default_factory=list)
-    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s, images_per_s."""
+    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s."""
     best_epoch: int = 0
     """Counted from 1."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -86,14 +87,14 @@ def fit(
     and augmentation follow from it, so a run that was interrupted between epochs goes on to bitwise the same end.
 
     Args:
-        model: Takes normalised images (B, C, H, W), gives logits (B, K); already where `place` put it.
+        model: Takes normalised images (B, C, H, W), gives logits (B, K); already where `iolaus.hardware.place` put it.
         train_loader: Batches of (images, labels) on the model's device.
         val_loader: The same, of the images that decide which epoch is best.
         optimizer: Over the model's parameters.
         epochs: How many, counted from the very start also when resuming.
         scheduler: Called with the optimizer; see `make_scheduler`.
         seed: Of the generator.
-        precision: ``fp32``, ``bf16`` (autocast) or ``auto``, see `resolve_precision`.
+        precision: ``fp32``, ``bf16`` (autocast) or ``auto``, see `iolaus.hardware.resolve_precision`.
         label_smoothing: Share of each target that is spread over all classes, in [0, 1).
         patience: Stop after this many epochs without a better `monitor`; None never does.
         monitor: ``val/accuracy`` or ``val/loss``. Of two equal accuracies the smaller loss is better.
@@ -274,68 +275,3 @@ def make_scheduler(make: Callable[..., Any] | None, optimizer: Optimizer, total_
         return make(optimizer, **horizon), bool(horizon)
     except (TypeError, ValueError) as error:
         raise InputError(f"scheduler: {error}") from error
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that ``auto`` means here: cuda, then mps, then cpu.
-
-    Raises:
-        InputError: for a device that this machine or this build of PyTorch does not have.
-    """
-    if device == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto"
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device=mps is not there: it needs a Mac with Apple silicon; use auto")
-    return chosen
-
-
-def resolve_precision(precision: str, model: nn.Module) -> str:
-    """What ``auto`` means: bf16 for convolutions where the hardware computes it natively, else fp32.
-
-    Emulated bf16 is slower than fp32, and small linear layers gain less than the casts cost.
-    """
-    if precision != "auto":
-        return precision
-    device = next(model.parameters()).device
-    if not has_convolutions(model):
-        return "fp32"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
-
-
-def set_threads(threads: int | str) -> int:
-    """Let PyTorch compute with so many threads; ``auto`` leaves its default, one for each core. Gives the number."""
-    if threads != "auto":
-        torch.set_num_threads(int(threads))
-    return torch.get_num_threads()
-
-
-def deterministic(device: torch.device) -> None:
-    """Have CUDA choose kernels whose results do not vary; the CPU's do not at a given number of threads."""
-    if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to where it computes; convolutions in channels_last, their faster memory format."""
-    model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if has_convolutions(model) else model
-
-
-def has_convolutions(model: nn.Module) -> bool:
-    """Whether a two-dimensional convolution is among the layers."""
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,110 @@
+"""Decoded images kept in a file beside those that they came from, with a checksum.
+
+Torchvision's import alone takes seconds, and decoding more; a run should pay for both once.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from iolaus.errors import InputError
+from iolaus.sources import Arrays, Source
+
+log = logging.getLogger(__name__)
+
+
+class Decoded(NamedTuple):
+    """What a cache holds."""
+
+    images: Tensor  # uint8 (N, C, H, W)
+    labels: Tensor  # int64 (N,)
+    classes: list[str]
+    digest: str
+
+
+def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
+    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date."""
+    path = root / f".{name}-{'train' if train else 'test'}.npz"
+    fingerprint = source.fingerprint(root)
+    if not _up_to_date(path, fingerprint):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
+                if not _up_to_date(path, fingerprint):
+                    log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
+                    _write(path, source.read(root, train), fingerprint)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"data.root must be a folder, but {root} is a file") from error
+        except PermissionError as error:
+            raise InputError(
+                f"{root} cannot be written ({error.strerror}): choose another folder with data.root"
+            ) from error
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+def _up_to_date(path: Path, fingerprint: str) -> bool:
+    if not path.is_file():
+        return False
+    with damage_reported(path), np.load(path, allow_pickle=False) as cache:
+        return str(cache["fingerprint"]) == fingerprint
+
+
+def _write(path: Path, arrays: Arrays, fingerprint: str) -> None:
+    images, labels = np.ascontiguousarray(arrays.images), np.ascontiguousarray(arrays.labels)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                images=images,
+                labels=labels,
+                classes=np.array(arrays.classes),
+                fingerprint=np.array(fingerprint),
+                sha256=np.array(_sha256(images, labels)),
+            )
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@functools.lru_cache(maxsize=2)
+def read(path: Path, changed_ns: int, size: int) -> Decoded:
+    """Read and verify. Remembered while the file stays as it is: a sweep's trials share one copy in memory."""
+    with damage_reported(path), np.load(path, allow_pickle=False) as cache:
+        images, labels = cache["images"], cache["labels"]
+        digest = _sha256(images, labels)
+        if str(cache["sha256"]) != digest:
+            raise ValueError("its checksum differs")
+        classes = [str(name) for name in cache["classes"]]
+    return Decoded(torch.from_numpy(images), torch.from_numpy(labels), classes, digest)
+
+
+@contextlib.contextmanager
+def damage_reported(path: Path) -> Iterator[None]:
+    """Turn what numpy and zipfile raise for a damaged file into one clear `InputError`."""
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from"
+        ) from error
+
+
+def _sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.data)
+    return digest.hexdigest()
