@@ -143,11 +143,6 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
-# data.py: np.load leaves a truncated zip open
-leaves_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@leaves_open
 @pytest.mark.parametrize("harm", [truncated, bit_flipped, altered, incomplete, pickled, emptied])
 def test_a_damaged_cache_is_an_error_that_says_to_delete_it(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     small(tmp_path)
@@ -158,7 +153,6 @@ def test_a_damaged_cache_is_an_error_that_says_to_delete_it(tmp_path: Path, harm
         small(tmp_path)
 
 
-@leaves_open
 @pytest.mark.parametrize("harm", [truncated, bit_flipped, altered])
 def test_a_damaged_test_cache_is_an_error_that_says_to_delete_it(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     loaded = small(tmp_path)

@@ -139,8 +139,8 @@ def test_mistakes_come_with_label_prediction_and_probability(written: dict[str, 
     figures.mistakes(LOGITS, LABELS, IMAGES, CLASSES)
     assert "the 2 most confident of 2 mistakes: label \u2192 prediction" in written
     probability = LOGITS[6].softmax(0)[0].item()
-    assert f"axolot \u2192 cat\n{probability:.1%}" in written
-    assert written[f"axolot \u2192 cat\n{probability:.1%}"][0] < written["cat \u2192 dog\n90.9%"][0]
+    assert f"axo\u2026tl \u2192 cat\n{probability:.1%}" in written
+    assert written[f"axo\u2026tl \u2192 cat\n{probability:.1%}"][0] < written["cat \u2192 dog\n90.9%"][0]
 
 
 def test_a_model_without_mistakes_says_so(written: dict[str, tuple[float, float]]) -> None:

@@ -407,3 +407,35 @@ def test_photos_of_1000_digits_cost_at_most_one_point_of_accuracy(
 
     assert untouched > 0.97
     assert photographed >= untouched - 0.01
+
+
+@pytest.mark.parametrize(("mode", "scale"), [("F", 1.0), ("F", 255.0), ("I", 255), ("1", 1), ("LAB", 255)])
+def test_unusual_modes_show_the_same_digit(tmp_path: Path, mode: str, scale: float) -> None:
+    light = np.full((60, 60), 0.9)
+    light[10:50, 25:35] = 0.1
+    plain = Image.fromarray((light * 255).astype(np.uint8))
+    if mode in "FI":
+        dtype = np.float32 if mode == "F" else np.int32
+        unusual = Image.fromarray((light * scale).astype(dtype))
+    elif mode == "LAB":
+        unusual = Image.merge("LAB", [plain, Image.new("L", (60, 60), 128), Image.new("L", (60, 60), 128)])
+    else:
+        unusual = plain.convert(mode, dither=Image.Dither.NONE)
+    plain.save(tmp_path / "plain.png")
+    unusual.save(tmp_path / "unusual.tif")
+
+    expected = photos.prepare(tmp_path / "plain.png", (1, 28, 28), 20)
+    got = photos.prepare(tmp_path / "unusual.tif", (1, 28, 28), 20)
+
+    assert (got - expected).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("ink", ["black", "white"])
+def test_transparency_without_a_box_becomes_paper(tmp_path: Path, ink: str) -> None:
+    image = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    image.paste(ink, (10, 5, 16, 23))
+    image.save(tmp_path / "stroke.png")
+
+    pixels = photos.prepare(tmp_path / "stroke.png", (1, 28, 28), None)
+
+    assert (pixels[0, 14, 13] - pixels[0, 2, 2]).abs() > 0.9

@@ -320,7 +320,7 @@ def test_a_class_missing_from_the_test_folder_is_an_error_that_names_it(tmp_path
     pictures(tmp_path / "train", classes="abc")
     pictures(tmp_path / "test", classes="ab")
 
-    with pytest.raises(InputError, match=r"class folder of .*test must hold images: .*\bc\b"):
+    with pytest.raises(InputError, match=r"must have the same classes, but have .*"):
         Folder().read(tmp_path, train=False)
 
 
@@ -449,3 +449,11 @@ def test_images_of_16_bits_keep_their_greys(tmp_path: Path) -> None:
         picture(tmp_path / "test" / name / "0.png")
 
     assert (Folder().read(tmp_path, train=True).images[0, 0] == pixels).all()
+
+
+def test_train_and_val_folders_without_test_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        (tmp_path / name / "a").mkdir(parents=True)
+
+    with pytest.raises(InputError, match="must hold both train and test, or class folders, but has train, val"):
+        Folder().read(tmp_path, train=True)

@@ -58,7 +58,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
 def _up_to_date(path: Path, fingerprint: str) -> bool:
     if not path.is_file():
         return False
-    with damage_reported(path), np.load(path, allow_pickle=False) as cache:
+    with damage_reported(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as cache:
         return str(cache["fingerprint"]) == fingerprint
 
 
@@ -84,7 +84,7 @@ def _write(path: Path, arrays: Arrays, fingerprint: str) -> None:
 @functools.lru_cache(maxsize=2)
 def read(path: Path, changed_ns: int, size: int) -> Decoded:
     """Read and verify. Remembered while the file stays as it is: a sweep's trials share one copy in memory."""
-    with damage_reported(path), np.load(path, allow_pickle=False) as cache:
+    with damage_reported(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as cache:
         images, labels = cache["images"], cache["labels"]
         digest = _sha256(images, labels)
         if str(cache["sha256"]) != digest:

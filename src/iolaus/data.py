@@ -199,9 +199,11 @@ def load(
     key = cache.locate(name, source, folder, train=True)
     cached = cache.read(*key)
     train, val, mean, std = _split_once(*key, val_size)
-    side = min(cached.images.shape[2:])
-    if digit_box is not None and not 1 <= digit_box <= side:
-        raise InputError(f"data.digit_box must be null or in 1..{side}, but got {digit_box}")
+    channels, height, width = cached.images.shape[1:]
+    if digit_box is not None and (channels > 1 or height != width):
+        raise InputError(f"data.digit_box must be null for images that are not grey and square, but got {digit_box}")
+    if digit_box is not None and not 1 <= digit_box <= height:
+        raise InputError(f"data.digit_box must be null or in 1..{height}, but got {digit_box}")
 
     def read_test() -> Split:
         test = cache.read(*cache.locate(name, source, folder, train=False))
@@ -209,8 +211,8 @@ def load(
 
     def count_test() -> int:
         path, _, _ = cache.locate(name, source, folder, train=False)
-        with cache.damage_reported(path), np.load(path, allow_pickle=False) as file:
-            return len(file["labels"])
+        with cache.damage_reported(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return len(arrays["labels"])
 
     return Data(
         name=name,

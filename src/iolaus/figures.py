@@ -5,6 +5,7 @@ hundreds. It draws the curves, whose axes are its business.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,10 +84,11 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.I
     """
     matrix = metrics.confusion_matrix(logits, labels)
     accuracies = metrics.per_class_accuracy(logits, labels).tolist()
+    shares_right = ["\u2013" if math.isnan(accuracy) else f"{100 * accuracy:.1f} %" for accuracy in accuracies]
     mistakes = matrix.clone().fill_diagonal_(0).double()
     shares = (mistakes / max(1.0, float(mistakes.max()))).tolist()
     cell = 46 if len(classes) <= 30 else 12
-    names = [name if len(name) <= 16 else f"{name[:15]}\u2026" for name in classes]
+    names = [short(name, 16) for name in classes]
     margin = round(max(font(12).getlength(name) for name in names)) + 34
     side = cell * len(classes)
     canvas = Image.new("RGB", (max(margin + side + 70, 460), 34 + side + margin), "white")
@@ -107,9 +109,7 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.I
                 draw.text((left + cell / 2, top + cell / 2), str(count), "black", weight, anchor="mm")
         if cell > 20 or row % 5 == 0:
             draw.text((margin - 8, top + cell / 2), names[row], "black", font(12), anchor="rm")
-            draw.text(
-                (margin + side + 8, top + cell / 2), f"{100 * accuracies[row]:.1f} %", "black", font(12), anchor="lm"
-            )
+            draw.text((margin + side + 8, top + cell / 2), shares_right[row], "black", font(12), anchor="lm")
             down = Image.new("L", (round(font(12).getlength(names[row])) + 2, 16), 0)
             ImageDraw.Draw(down).text((1, 1), names[row], 255, font(12))
             turned = down.rotate(90, expand=True) if len(names[row]) > 3 else down
@@ -132,7 +132,7 @@ def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[s
     wrong = metrics.mistakes(logits, labels, most)
     probs, preds = logits[wrong].softmax(1).max(1)
     captions = [
-        f"{classes[label][:6]} \u2192 {classes[pred][:6]}\n{prob:.1%}"
+        f"{short(classes[label])} \u2192 {short(classes[pred])}\n{prob:.1%}"
         for label, pred, prob in zip(labels[wrong].tolist(), preds.tolist(), probs.tolist(), strict=True)
     ]
     total = int((logits.argmax(1) != labels).sum())
@@ -168,6 +168,11 @@ def save(picture: Image.Image, path: Path) -> Path:
     """Write a picture as PNG."""
     picture.save(path, compress_level=3)
     return path
+
+
+def short(name: str, most: int = 6) -> str:
+    """A name of at most `most` letters: its beginning and its end, where numbers stand."""
+    return name if len(name) <= most else f"{name[: most // 2]}\u2026{name[len(name) - (most - 1) // 2 :]}"
 
 
 @functools.cache

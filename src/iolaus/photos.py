@@ -36,7 +36,9 @@ def prepare(path: str | Path, input_shape: Shape, digit_box: int | None) -> Tens
     image = open_image(path)
     channels, height, width = input_shape
     if digit_box is None:
-        resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
+        resized = (
+            flattened(image).convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
+        )
         pixels = np.asarray(resized, dtype=np.float32).reshape(height, width, channels) / 255
         return torch.from_numpy(pixels).permute(2, 0, 1)
     try:
@@ -55,27 +57,41 @@ def open_image(path: str | Path) -> Image.Image:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
+            return _eight_bits(image)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image: {error}") from error
-    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode == "P":
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The same image as L, LA, RGB or RGBA."""
+    if image.mode[0] in "IF":  # 16 bits, integers, floats: Pillow's own conversion would clip them
+        values = np.asarray(image, dtype=float)
+        largest = next((limit for limit in (1, 255, 65535) if values.max() <= limit), values.max())
+        return Image.fromarray((values.clip(0) * (255 / largest)).astype(np.uint8))
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def flattened(image: Image.Image) -> Image.Image:
+    """Without transparency: on white, or on black where what is drawn is light."""
+    if not image.has_transparency_data:
+        return image
+    light, opacity = (np.asarray(channel, dtype=float) for channel in image.convert("LA").split())
+    drawn = (light * opacity).sum() / max(opacity.sum(), 1e-9)
+    paper = Image.new("RGBA", image.size, "white" if drawn < 128 else "black")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB" if image.mode == "RGBA" else "L")
 
 
 def grey(image: Image.Image) -> np.ndarray:
-    """Luminance float64 (H, W) in [0, 1], at most `LONGEST` pixels a side; what is transparent becomes background."""
+    """Luminance float64 (H, W) in [0, 1], at most `LONGEST` pixels a side."""
+    image = flattened(image).convert("L")
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
-    if image.has_transparency_data:
-        image = image.convert("LA")
-        light, opacity = (np.asarray(channel, dtype=float) / 255 for channel in image.split())
-        drawn = (light * opacity).sum() / max(opacity.sum(), 1e-9)
-        paper = 1.0 if drawn < 0.5 else 0.0  # the side that what is drawn stands out from
-        return light * opacity + paper * (1 - opacity)
-    return np.asarray(image.convert("L"), dtype=float) / 255
+    return np.asarray(image, dtype=float) / 255
 
 
 def ink(light: np.ndarray) -> np.ndarray:
@@ -117,7 +133,9 @@ def background(light: np.ndarray) -> np.ndarray:
         residual = values - surface
         scale = 4.685 * max(1.4826 * np.median(np.abs(residual[frame])), 0.01)
         weight = (1 - (residual / scale) ** 2).clip(0) * used
-        solution, *_ = np.linalg.lstsq(sample * weight[:, None], values * weight, rcond=None)
+        weighted = sample * (weight**2)[:, None]
+        # by the normal equations of 6 unknowns: an SVD of thousands of rows would take ten times as long
+        solution, *_ = np.linalg.lstsq(weighted.T @ sample, weighted.T @ values, rcond=None)
         surface = sample @ solution
     return terms @ solution
 

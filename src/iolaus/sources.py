@@ -75,7 +75,7 @@ class Torchvision:
                 "and name that with data.root or IOLAUS_DATA"
             ) from error
         except Exception as error:  # torchvision raises RuntimeError, URLError, AssertionError, ... for bad files
-            if damaged:
+            if damaged and not self._complete(make, folder):
                 raise InputError(
                     f"{', '.join(damaged)} in {folder} is not what its checksum says, and a download in its place "
                     f"failed ({_brief(error)}): delete or replace it"
@@ -94,6 +94,11 @@ class Torchvision:
         if len(images) != len(labels):
             raise InputError(
                 f"{folder} holds {len(images)} images, but {len(labels)} labels: delete those without .gz and run again"
+            )
+        if len(labels) and labels.max() >= len(decoded.classes):
+            raise InputError(
+                f"the labels in {folder} are damaged ({labels.max()} of {len(decoded.classes)} classes): "
+                "delete those without .gz and run again"
             )
         # torchvision's MNIST calls its classes "0 - zero"
         return Arrays(images, labels, [name.split(" - ")[0] for name in decoded.classes])
@@ -174,6 +179,8 @@ class Folder:
         """
         divided = (root / "train").is_dir() and (root / "test").is_dir()
         classes = self._classes(root / "train" if divided else root)
+        if divided and (other := self._classes(root / "test")) != classes:
+            raise InputError(f"{root}/train and {root}/test must have the same classes, but have {classes} and {other}")
         paths, labels = self._files(root / ("train" if train else "test") if divided else root, classes)
         if not divided:
             chosen = self._test(labels, classes) ^ train
@@ -194,6 +201,11 @@ class Folder:
     @staticmethod
     def _classes(root: Path) -> list[str]:
         names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if set(names) <= {"train", "val", "valid", "validation", "test"} and names:
+            raise InputError(
+                f"{root} must hold both train and test, or class folders, but has {', '.join(names)}: "
+                "images for validation are taken from train (data.val_size)"
+            )
         if len(names) < 2:
             raise InputError(
                 f"data.root must hold a folder of images for each of at least 2 classes, but {root} has "
@@ -214,11 +226,11 @@ class Folder:
     def _decode(self, paths: list[Path]) -> np.ndarray:
         from PIL import Image
 
-        from iolaus.photos import open_image
+        from iolaus.photos import flattened, open_image
 
         arrays: list[np.ndarray] = []
         for path in paths:
-            image = open_image(path).convert(self.mode)
+            image = flattened(open_image(path)).convert(self.mode)
             if self.image_size:
                 height, width = self.image_size
                 image = image.resize((width, height), Image.Resampling.LANCZOS)
