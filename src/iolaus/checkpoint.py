@@ -101,7 +101,10 @@ def load(path: Path) -> dict[str, Any]:
 
 def save_state(path: Path, state: State, settings: dict[str, Any], run_id: str | None) -> None:
     """Write all that `iolaus.engine.fit` needs to go on, with the settings and the tracked run that it belongs to."""
-    save(path, {"format": STATE_FORMAT, "state": vars(state), "settings": settings, "run_id": run_id})
+    content = dict(vars(state))
+    if state.best_epoch == state.epoch:
+        content["best_weights"] = content["weights"]  # the same values; a shared tensor is written once
+    save(path, {"format": STATE_FORMAT, "state": content, "settings": settings, "run_id": run_id})
 
 
 def load_state(path: Path) -> tuple[State, dict[str, Any], str | None]:

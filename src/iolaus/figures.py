@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -59,16 +60,19 @@ def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
     figure = Figure(figsize=(9, 3.4), dpi=110)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.14)
     epochs = range(1, len(history) + 1)
-    for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
+    for axes, (name, scale, corner) in zip(
+        figure.subplots(1, 2), (("loss", 1, "upper right"), ("accuracy", 100, "lower right")), strict=True
+    ):
         for split, color in (("train", ORANGE), ("val", BLUE)):
             values = [scale * epoch[f"{split}/{name}"] for epoch in history]
             axes.plot(epochs, values, "o-", color=color, markersize=3.5, label=split)
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
         axes.set_title(name if scale == 1 else f"{name} (%)", fontsize=10, loc="left")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc=corner)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
