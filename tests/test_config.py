@@ -42,7 +42,9 @@ def test_a_value_out_of_range_is_named_with_its_rule(override: str, message: str
 
 
 def test_the_defaults_are_in_range() -> None:
-    config.check(composed())
+    cfg = composed()
+    config.check(cfg)
+    assert config.objectives(cfg) == ["val/accuracy"]
 
 
 @pytest.mark.parametrize("metric", ["test/accuracy", "test/loss", "train/accuracy"])

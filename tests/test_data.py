@@ -156,7 +156,7 @@ def test_a_damaged_cache_is_an_error_that_says_to_delete_it(tmp_path: Path, harm
 @pytest.mark.parametrize("harm", [truncated, bit_flipped, altered])
 def test_a_damaged_test_cache_is_an_error_that_says_to_delete_it(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     loaded = small(tmp_path)
-    assert loaded.test_count == 17
+    assert loaded.num_test == 17
     harm(cache_of(tmp_path, "test"))
     forget()
 
@@ -173,7 +173,7 @@ def test_a_damaged_cache_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_root_holds_its_caches_and_locks_and_nothing_else(tmp_path: Path) -> None:
-    assert small(tmp_path).test_count == 17
+    assert small(tmp_path).num_test == 17
 
     caches = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
     assert caches == {".small-train.npz", ".small-test.npz"}
@@ -304,7 +304,7 @@ def test_test_images_can_be_counted_though_they_are_locked(tmp_path: Path) -> No
     loaded = small(tmp_path)
     loaded.lock_test("a sweep must not look")
 
-    assert loaded.test_count == 17
+    assert loaded.num_test == 17
 
 
 def test_locking_one_data_set_leaves_another_of_the_same_files_open(tmp_path: Path) -> None:
@@ -483,14 +483,14 @@ def test_a_val_size_that_is_no_number_is_an_error_with_the_rule(tmp_path: Path, 
 
 def test_counting_a_damaged_test_cache_is_an_error_that_says_to_delete_it(tmp_path: Path) -> None:
     loaded = small(tmp_path)
-    assert loaded.test_count == 17
+    assert loaded.num_test == 17
     path = cache_of(tmp_path, "test")
     content = bytearray(path.read_bytes())
     content[content.index(b"labels.npy") + 200] ^= 1  # behind the header of the labels
     path.write_bytes(content)
 
     with pytest.raises(InputError, match="delete it"):
-        _ = loaded.test_count
+        _ = loaded.num_test
 
 
 def test_a_root_that_is_a_file_is_an_error_that_names_the_key(tmp_path: Path) -> None:

@@ -398,7 +398,7 @@ def test_the_fingerprint_does_not_see_the_cache_beside_the_images(tmp_path: Path
     before = Folder().fingerprint(tmp_path)
     loaded = data.load("folder", Folder(), tmp_path, val_size=4)
 
-    assert loaded.test_count == 4
+    assert loaded.num_test == 4
     assert Folder().fingerprint(tmp_path) == before
 
 

@@ -76,7 +76,7 @@ class Data:
         return self._read_test()
 
     @property
-    def test_count(self) -> int:
+    def num_test(self) -> int:
         """How many test images there are; this looks at none of them, and is not locked."""
         return self._count_test()
 

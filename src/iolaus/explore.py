@@ -24,7 +24,7 @@ def describe(data: Data, loader: Loader, model: nn.Module) -> str:
         f"{data.name} in {data.root}: {data.num_classes} classes, images of {height}x{width} pixels, "
         f"{'grey' if channels == 1 else f'{channels} channels'}",
         f"  train {len(data.train.labels):,}, val {len(data.val.labels):,} (stratified, the same for every seed), "
-        f"test {data.test_count:,} (not looked at before the end of a run)",
+        f"test {data.num_test:,} (not looked at before the end of a run)",
         "",
         f"before   {_facts(raw)}",
         f"after    {_facts(images)}   (one batch of the training loader)",
