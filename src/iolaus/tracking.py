@@ -118,6 +118,9 @@ class MLflow:
             mlflow.end_run("FAILED")
             first = str(error).strip().splitlines()[0]
             raise InputError(f"MLflow at {self.uri} cannot be used ({first}): mend it, or use tracking=none") from error
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
         return _MLflowRun(resumed=known)
 
     def _check_server(self) -> None:
