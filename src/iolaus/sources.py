@@ -230,7 +230,10 @@ class Folder:
 
         arrays: list[np.ndarray] = []
         for path in paths:
-            image = flattened(open_image(path)).convert(self.mode)
+            try:
+                image = flattened(open_image(path)).convert(self.mode)
+            except InputError as error:
+                raise InputError(f"{error}: replace or delete it") from error
             if self.image_size:
                 height, width = self.image_size
                 image = image.resize((width, height), Image.Resampling.LANCZOS)
