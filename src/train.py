@@ -120,12 +120,12 @@ def main(cfg: DictConfig) -> float | list[float]:
         (output / "metrics.json").write_text(json.dumps({**results, "history": state.history}, indent=2))
         log.info("%s", summary(results, state.epoch, counts))
 
-        best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
-        run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
         for path in [output / "model.pt", output / "config.yaml", output / "metrics.json", *pictures]:
             run.log_file(path)
         if not in_search:
             run.log_model(classifier, data)
+        best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
+        run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
 
     log.info("model, figures, metrics: %s", output)
     values = [results[name] for name in config.objectives(cfg)]

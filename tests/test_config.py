@@ -73,7 +73,7 @@ def test_settings_leave_out_what_may_differ_between_a_run_and_its_resumption() -
     here = config.settings(composed("tracking=none", "root=here", "resume=x"))
     there = config.settings(composed("root=there", "data.root=elsewhere"))
     assert here == there
-    assert here["optimizer"]["lr"] == here["scheduler"]["max_lr"] == 0.003
+    assert here["optimizer"]["lr"] == here["scheduler"]["max_lr"] == 0.005
 
 
 def test_other_settings_than_the_checkpoints_are_refused_by_name() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from iolaus import engine, figures, metrics
 from iolaus.data import Data
@@ -146,6 +146,24 @@ def test_mistakes_come_with_label_prediction_and_probability(written: dict[str, 
 def test_a_model_without_mistakes_says_so(written: dict[str, tuple[float, float]]) -> None:
     figures.mistakes(torch.eye(3)[LABELS], LABELS, IMAGES, CLASSES)
     assert "no mistakes" in written
+
+
+def test_a_curve_passes_where_its_axes_say(written: dict[str, tuple[float, float]]) -> None:
+    history = [
+        {"train/loss": loss, "val/loss": 500, "train/accuracy": 0.5, "val/accuracy": 0.6} for loss in (400, 100, 200)
+    ]
+    panel = figures.curves(history, best_epoch=2).crop((0, 0, *figures.PANEL))
+    for epoch, loss in (("1", "400"), ("2", "100"), ("3", "200")):
+        point = round(written[epoch][0]) - figures.PANEL[0], round(written[loss][1])  # epochs as the right panel has them
+        assert panel.getpixel(point) == ImageColor.getrgb(figures.ORANGE)
+    assert written["400"][1] < written["200"][1] < written["100"][1]
+    assert {"train", "val", "kept: epoch 2"} <= written.keys()
+
+
+def test_a_value_that_is_not_finite_is_left_out_of_the_curves() -> None:
+    broken = [HISTORY[0], {**HISTORY[1], "val/loss": float("nan")}, {**HISTORY[2], "val/loss": float("inf")}]
+    assert figures.curves(broken, 1).tobytes() != figures.curves(HISTORY, 1).tobytes()
+    figures.curves([{name: float("nan") for name in HISTORY[0]}], 1)
 
 
 def test_the_curves_mark_the_kept_epoch() -> None:

@@ -108,6 +108,16 @@ def test_each_epoch_and_the_best_values_are_metrics(cnn_run: Recorded) -> None:
         assert run.data.metrics[name] == results[name]
 
 
+def test_the_logged_model_carries_the_runs_final_metrics(cnn_run: Recorded) -> None:
+    run, output = cnn_run
+    results = json.loads((output / "metrics.json").read_text())
+    (logged,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
+    assert logged.source_run_id == run.info.run_id
+    values = {metric.key: metric.value for metric in logged.metrics}
+    assert values["test/accuracy"] == results["test/accuracy"]
+    assert values["best/val/loss"] == results["val/loss"]
+
+
 def test_the_data_set_is_an_input_of_the_run(cnn_run: Recorded, digits: Data) -> None:
     (recorded,) = cnn_run[0].inputs.dataset_inputs
     assert (recorded.dataset.name, recorded.dataset.digest) == ("digits", digits.digest[:32])
@@ -180,6 +190,45 @@ def test_an_interrupted_run_is_killed_and_its_resumption_goes_on_in_it(
     assert "reason" not in resumed.data.tags
     history = mlflow.MlflowClient().get_metric_history(killed.info.run_id, "val/loss")
     assert [point.step for point in history] == list(range(1, 31))
+
+
+def test_a_model_that_torch_export_cannot_take_is_recorded_without_its_mlflow_model(
+    tracked: Program, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wavering.py").write_text(
+        "from torch import nn\n"
+        "class Wavering(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images if images.max() > 0 else -images)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = tracked(
+        "model._target_=wavering.Wavering", "~model.hidden_sizes", "~model.dropout", "tracking.experiment_name=own"
+    )
+    assert done.code == 0, done.err
+    assert "no MLflow model: torch.export cannot take this one (Could not guard on data-dependent" in done.out
+    assert "def forward" not in done.out + done.err
+    run = newest(home)
+    assert run.info.status == "FINISHED"
+    assert "data-dependent" in run.data.tags["model_not_exported"]
+    results = json.loads((done.output / "metrics.json").read_text())
+    assert run.data.metrics["test/accuracy"] == results["test/accuracy"]
+    assert "model.pt" in {item.path for item in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+
+
+def test_a_failure_to_store_the_mlflow_model_is_not_blamed_on_the_model(
+    tracked: Program, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device", "model.pt2")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    done = tracked()
+    assert done.code != 0
+    assert "no space left" in done.message
+    assert newest(home).info.status == "FAILED"
 
 
 def test_trials_of_a_search_record_a_state_dict_but_no_mlflow_model(tracked: Program, home: Path) -> None:

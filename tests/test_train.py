@@ -63,7 +63,7 @@ def test_a_run_leaves_its_metrics_model_and_pictures(program: Program, digits: D
     model = checkpoint.load_model(done.output / "model.pt").model
     logits, labels = engine.infer(model, digits.loader("test"))
     assert (logits.argmax(1) == labels).double().mean().item() == results["test/accuracy"]
-    assert results["params"] == 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
+    assert results["params"] == 64 * 384 + 384 + 384 * 128 + 128 + 128 * 10 + 10
 
 
 def test_the_last_lines_state_accuracy_with_interval_and_count(program: Program) -> None:

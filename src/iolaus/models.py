@@ -30,7 +30,7 @@ class MLP(nn.Sequential):
         self,
         input_shape: Shape,
         num_classes: int,
-        hidden_sizes: Sequence[int] = (512, 256),
+        hidden_sizes: Sequence[int] = (384, 128),
         dropout: float = 0.0,
     ) -> None:
         """Build the layers."""

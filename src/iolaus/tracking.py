@@ -5,6 +5,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import logging
 import os
 import platform
@@ -16,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from iolaus.checkpoint import Classifier
 from iolaus.config import project_root
@@ -37,14 +39,14 @@ class Run:
     def log_epochs(self, history: list[dict[str, float]]) -> None:
         """Record the metrics of each epoch that is not recorded yet."""
 
-    def log_metrics(self, values: Mapping[str, float]) -> None:
-        """Record values that have no epoch."""
-
     def log_file(self, path: Path) -> None:
         """Record a copy of a file."""
 
     def log_model(self, classifier: Classifier, data: Data) -> None:
-        """Record the model in a form that others can load and serve."""
+        """Record the model in a form that others can load and serve; what cannot be exported is left out and named."""
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Record values that have no epoch, of the run and of its model."""
 
 
 class Nothing:
@@ -166,6 +168,7 @@ class _MLflowRun(Run):
         active = mlflow.active_run()
         assert active is not None
         self.id = active.info.run_id
+        self._model_id: str | None = None
         self._logged = len(mlflow.MlflowClient().get_metric_history(self.id, "val/loss")) if resumed else 0
 
     def log_data(self, data: Data) -> None:
@@ -188,11 +191,6 @@ class _MLflowRun(Run):
             mlflow.log_metrics(values, step=step)
         self._logged = len(history)
 
-    def log_metrics(self, values: Mapping[str, float]) -> None:
-        import mlflow
-
-        mlflow.log_metrics(dict(values))
-
     def log_file(self, path: Path) -> None:
         import mlflow
 
@@ -204,19 +202,56 @@ class _MLflowRun(Run):
 
         example = (data.val.images[:2].float() / 255).numpy()  # a batch of one would be exported as the only size
         deployed = classifier.pixels_to_logits().cpu().float().eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's and MLflow's advice to each other's authors
-            mlflow.pytorch.log_model(
-                deployed,
-                name="model",
-                input_example=example,
-                signature=infer_signature(example, example[:, 0, 0, :1].repeat(data.num_classes, 1)),
-                serialization_format="pt2",
-                # given, because to infer them MLflow would start a process that loads the model
-                pip_requirements=[f"{name}=={_version(name)}" for name in ("mlflow", "numpy", "torch")],
-                validate_serving_input=False,  # it would load the model again; a test asks a server instead
-                metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
-            )
+        try:
+            with _silent():
+                info = mlflow.pytorch.log_model(
+                    deployed,
+                    name="model",
+                    input_example=example,
+                    signature=infer_signature(example, example[:, 0, 0, :1].repeat(data.num_classes, 1)),
+                    serialization_format="pt2",
+                    # given, because to infer them MLflow would start a process that loads the model
+                    pip_requirements=[f"{name}=={_version(name)}" for name in ("mlflow", "numpy", "torch")],
+                    validate_serving_input=False,  # it would load the model again; a test asks a server instead
+                    metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
+                )
+        except Exception as error:
+            if _exportable(deployed, torch.from_numpy(example)):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("no MLflow model: torch.export cannot take this one (%s); its weights are in model.pt", reason)
+            mlflow.set_tag("model_not_exported", reason[:5000])
+        else:
+            self._model_id = info.model_id
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        import mlflow
+
+        mlflow.log_metrics(dict(values), model_id=self._model_id)
+
+
+def _exportable(model: nn.Module, example: Tensor) -> bool:
+    """Whether torch.export can trace a model: not if what it computes depends on the values it sees, say."""
+    try:
+        with _silent():
+            torch.export.export(model, (example,))
+    except Exception:  # it lets through whatever the model raises when it is traced
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep back the advice that torch.export and MLflow print for each other's authors."""
+    torch_log = logging.getLogger("torch")
+    level = torch_log.level
+    torch_log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch_log.setLevel(level)
 
 
 def load_model(uri: str) -> tuple[nn.Module, dict[str, Any]]:
