@@ -26,7 +26,6 @@ gc.disable()  # composing leaves no garbage, and looking for it is a twentieth o
 @hydra.main(config_path="../conf", config_name="config", execution_whitelist=UNSAFE_DISABLE_EXECUTION_CHECKS)
 def main(cfg: DictConfig) -> float | list[float]:
     """Run from data to model, and give the objective's value, or a list of them for several."""
-    gc.enable()
     config.check(cfg)
 
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
@@ -34,6 +33,8 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     from iolaus import checkpoint, engine, figures, hardware, metrics, models, tracking
     from iolaus.progress import Progress, summary
+
+    gc.enable()
 
     job = HydraConfig.get()
     output = Path(job.runtime.output_dir)
