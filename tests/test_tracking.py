@@ -192,6 +192,37 @@ def test_an_interrupted_run_is_killed_and_its_resumption_goes_on_in_it(
     assert [point.step for point in history] == list(range(1, 31))
 
 
+def test_a_run_that_was_killed_outright_goes_on_in_its_mlflow_run(
+    home: Path, digits_root: Path, tracked: Program
+) -> None:
+    overrides = ["data=digits", f"data.root={digits_root}", "model=mlp", "epochs=9", "model.hidden_sizes=[2000,500]"]
+    with subprocess.Popen(
+        [sys.executable, "src/train.py", *overrides, f"root={home}", f"hydra.run.dir={home}/killed"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        run.kill()
+    left = newest(home)
+    assert left.info.status == "RUNNING"
+    done = tracked(f"resume={home}/killed/checkpoint.pt")
+    assert done.code == 0, done.err
+    assert mlflow.get_run(left.info.run_id).info.status == "FINISHED"
+    history = mlflow.MlflowClient().get_metric_history(left.info.run_id, "val/loss")
+    assert [point.step for point in history] == list(range(1, 10))
+
+
+def test_a_deleted_experiment_is_named_in_one_line(tracked: Program, home: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    mlflow.delete_experiment(mlflow.create_experiment("gone"))
+    done = tracked("tracking.experiment_name=gone")
+    assert done.code != 0
+    assert "cannot be used" in done.message
+    assert "active" in done.message
+
+
 def test_a_model_that_torch_export_cannot_take_is_recorded_without_its_mlflow_model(
     tracked: Program, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

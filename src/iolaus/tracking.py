@@ -109,13 +109,15 @@ class MLflow:
             logging.getLogger(name).setLevel(logging.WARNING)  # migrations are of no interest to a user
         try:
             mlflow.set_tracking_uri(self.uri)
-            self._experiment()
-            known = run_id is not None and self._exists(run_id)
-            mlflow.start_run(run_id=run_id if known else None)
-            if known:
+            begun = self._begun(run_id)
+            mlflow.start_run(
+                run_id=begun.info.run_id if begun else None,
+                experiment_id=None if begun else self._experiment(),
+                tags={key: _text(value) for key, value in tags.items()},
+            )
+            if begun and "reason" in begun.data.tags:  # why it ended; kill -9 leaves none
                 mlflow.delete_tag("reason")
             mlflow.log_params({key: _text(value) for key, value in params.items()})
-            mlflow.set_tags({key: _text(value) for key, value in tags.items()})
         except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             mlflow.end_run("FAILED")
             first = str(error).strip().splitlines()[0]
@@ -123,7 +125,7 @@ class MLflow:
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
-        return _MLflowRun(resumed=known)
+        return _MLflowRun(resumed=begun is not None)
 
     def _check_server(self) -> None:
         """Ask a server whether it is there: MLflow itself would try for minutes."""
@@ -139,24 +141,33 @@ class MLflow:
                 "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
             ) from error
 
-    def _experiment(self) -> None:
+    def _experiment(self) -> str:
+        """The id of the experiment, which is made where it does not exist."""
         import mlflow
 
-        if mlflow.get_experiment_by_name(self.experiment_name) is None:
+        experiment = mlflow.get_experiment_by_name(self.experiment_name)
+        if experiment is None:
             location = None if self.uri.startswith("http") else Path(self.artifacts).absolute().as_uri()
-            with contextlib.suppress(mlflow.exceptions.MlflowException):  # another process was faster
-                mlflow.create_experiment(self.experiment_name, location)
-        mlflow.set_experiment(self.experiment_name)
+            try:
+                return str(mlflow.create_experiment(self.experiment_name, location))
+            except mlflow.exceptions.MlflowException:
+                experiment = mlflow.get_experiment_by_name(self.experiment_name)
+                if experiment is None:  # it was not another process that had been faster
+                    raise
+        return str(experiment.experiment_id)
 
     @staticmethod
-    def _exists(run_id: str) -> bool:
+    def _begun(run_id: str | None) -> Any:
+        """The run to go on with; None if it was deleted, or lies in another store."""
         import mlflow
 
+        if run_id is None:
+            return None
         try:
             run = mlflow.get_run(run_id)
         except mlflow.exceptions.MlflowException:
-            return False
-        return bool(run.info.lifecycle_stage == "active")
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
 
 class _MLflowRun(Run):
