@@ -2,14 +2,17 @@
 
     python benchmarks/overhead.py
 
-Each cause is timed by wrapping the function that stands for it; the rest is Hydra composing and what has no name.
+Each cause is timed by wrapping the function that stands for it; the rest is what has no name. For scale, a job of a
+Hydra app of two lines: what no task under Hydra can be faster than on the machine at hand.
 """
 
 import contextlib
 import io
+import itertools
 import json
 import runpy
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,9 +22,17 @@ from typing import Any
 
 import hydra._internal.core_plugins.basic_launcher
 import hydra.core.utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from table import arguments, report
 
 from iolaus.config import project_root
+
+BARE = """
+import time, hydra
+@hydra.main()
+def main(cfg): print(time.perf_counter())
+main()
+"""
 
 spent: dict[str, float] = defaultdict(float)
 
@@ -42,7 +53,8 @@ def timed(cause: str, owner: Any, name: str) -> None:
 
 def imports() -> None:
     """Import what a run needs, one after the other, and instrument it."""
-    for module in ("torch", "mlflow", "mlflow.pytorch", "iolaus.figures", "iolaus.tracking"):
+    # the first optimizer imports torch._dynamo, the first exported model the rest of torch's compiler
+    for module in ("torch", "torch._dynamo", "mlflow", "mlflow.pytorch", "iolaus.figures", "iolaus.tracking"):
         start = time.perf_counter()
         __import__(module)
         spent[f"import {module}"] = time.perf_counter() - start
@@ -50,6 +62,7 @@ def imports() -> None:
 
     run = tracking._MLflowRun
     for cause, owner, name in [
+        ("Hydra: compose", ConfigLoaderImpl, "load_sweep_config"),
         ("data from the cache", data, "load"),
         ("MLflow: open the store, start the run, params", tracking.MLflow, "_start"),
         ("MLflow: record the data set", run, "log_data"),
@@ -95,7 +108,7 @@ def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
         total = now - end + (imported if not jobs else 0.0)
         outside = total - results["fit_s"] - evaluated
         rest = outside - sum(spent.values())
-        jobs.append({"all outside training and evaluation": outside, **spent, "Hydra and the rest": rest})
+        jobs.append({"all outside training and evaluation": outside, **spent, "Hydra: folders, logging; the rest": rest})
         spent.clear()
         end = time.perf_counter()
         return returned
@@ -118,19 +131,31 @@ def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
     return jobs
 
 
+def bare_job_s(folder: Path, count: int) -> float:
+    """Median seconds from one job to the next of a multirun that does nothing."""
+    app = folder / "bare.py"
+    app.write_text(BARE)
+    command = [sys.executable, str(app), "-m", f"+seed=range({count + 1})", f"hydra.sweep.dir={folder}/bare"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    times = [float(line) for line in printed.splitlines() if line.replace(".", "").isdigit()]
+    return statistics.median(after - before for before, after in itertools.pairwise(times))
+
+
 def main() -> None:
     """Measure and report."""
     options = arguments(__doc__, rounds=5)
     imports()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        bare_s = bare_job_s(folder, options.rounds)
         runs = runs_in_turn(folder, options.rounds + 1)
     rows = [("seconds", "first run", "later runs, median", "slowest later run")]
     for cause, first in runs[0].items():
         later = [run.get(cause, 0.0) for run in runs[1:]]
         rows.append((cause, f"{first:.2f}", f"{statistics.median(later):.3f}", f"{max(later):.3f}"))
+    rows.append(("for scale: a job of a bare Hydra app", "", f"{bare_s:.3f}", ""))
     title = f"Outside training and evaluation, data=mnist model=mlp epochs=2, {options.rounds} later runs"
-    report(title, rows, {"runs": runs}, options.json)
+    report(title, rows, {"runs": runs, "bare_job_s": bare_s}, options.json)
 
 
 if __name__ == "__main__":

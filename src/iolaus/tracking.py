@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import io
 import logging
@@ -300,9 +301,12 @@ def provenance(root: Path) -> dict[str, str]:
         "version.python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-    commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    if commit is not None:
-        tags |= {"mlflow.source.git.commit": commit.strip(), "git_dirty": str(bool(status)).lower()}
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        commit = next(line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid "))
+        dirty = not all(line.startswith("#") for line in lines)
+        tags |= {"mlflow.source.git.commit": commit, "git_dirty": str(dirty).lower()}
     return tags
 
 
@@ -313,13 +317,7 @@ def _set_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
-        return None
-
-
+@functools.cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package).split("+")[0]
