@@ -108,7 +108,7 @@ def runs_in_turn(folder: Path, count: int) -> list[dict[str, float]]:
         total = now - end + (imported if not jobs else 0.0)
         outside = total - results["fit_s"] - evaluated
         rest = outside - sum(spent.values())
-        jobs.append({"all outside training and evaluation": outside, **spent, "Hydra: folders, logging; the rest": rest})
+        jobs.append({"all outside training and evaluation": outside, **spent, "Hydra: folders, logs; the rest": rest})
         spent.clear()
         end = time.perf_counter()
         return returned

@@ -154,7 +154,7 @@ def test_a_curve_passes_where_its_axes_say(written: dict[str, tuple[float, float
     ]
     panel = figures.curves(history, best_epoch=2).crop((0, 0, *figures.PANEL))
     for epoch, loss in (("1", "400"), ("2", "100"), ("3", "200")):
-        point = round(written[epoch][0]) - figures.PANEL[0], round(written[loss][1])  # epochs as the right panel has them
+        point = round(written[epoch][0]) - figures.PANEL[0], round(written[loss][1])  # epochs of the right panel
         assert panel.getpixel(point) == ImageColor.getrgb(figures.ORANGE)
     assert written["400"][1] < written["200"][1] < written["100"][1]
     assert {"train", "val", "kept: epoch 2"} <= written.keys()

@@ -45,7 +45,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, titl
     canvas = Image.new("L" if channels == 1 else "RGB", (across * columns, 30 + down * -(-count // columns)), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 8), title, "black", font(13))
-    pixels = images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).squeeze(3).cpu()  # (N, H, W) or (N, H, W, 3)
+    pixels = images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).squeeze(3).cpu()  # (N, H, W[, 3])
     for i, (image, caption) in enumerate(zip(pixels.numpy(), captions, strict=True)):
         left, top = i % columns * across + 8, i // columns * down + 30
         canvas.paste(Image.fromarray(image).resize(size, Image.Resampling.NEAREST), (left, top))
