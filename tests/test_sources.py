@@ -48,6 +48,17 @@ def small_mnist(folder: Path, train: int = 20, test: int = 10) -> dict[str, np.n
     return arrays
 
 
+def compress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put compressed files in the place of the extracted, and let torchvision know their checksums."""
+    resources = []
+    for name in NAMES:
+        packed = gzip.compress((folder / name).read_bytes())
+        (folder / name).unlink()
+        (folder / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+
+
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6), mode: str = "L") -> np.ndarray:
     """Write an image of random pixels, of (height, width), and give them."""
     shape = (*size, 3) if mode == "RGB" else size
@@ -152,17 +163,30 @@ def test_compressed_files_with_the_right_checksum_need_no_network(
 ) -> None:
     folder = tmp_path / "MNIST" / "raw"
     written = small_mnist(folder)
-    resources = []
-    for name in NAMES:
-        packed = gzip.compress((folder / name).read_bytes())
-        (folder / name).unlink()
-        (folder / f"{name}.gz").write_bytes(packed)
-        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    compress(folder, monkeypatch)
 
     arrays = Torchvision("MNIST").read(tmp_path, train=True)
 
     assert (arrays.images[:, 0] == written["train-images-idx3-ubyte"]).all()
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+def test_a_single_flipped_bit_is_found_where_the_compressed_files_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    small_mnist(folder)
+    compress(folder, monkeypatch)
+    Torchvision("MNIST").read(tmp_path, train=True)  # extracts
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(InputError, match=rf"^{name} in .* differs from its \.gz: delete it and run again"):
+        Torchvision("MNIST").read(tmp_path, train=True)
+
+    (folder / name).unlink()
+    Torchvision("MNIST").read(tmp_path, train=True)
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])

@@ -5,6 +5,7 @@ of your own is a class with the two methods of `Source`, named as ``data.source.
 """
 
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -89,6 +90,8 @@ class Torchvision:
                 f"({_brief(error)}): put its files there, name their folder with data.root or IOLAUS_DATA, "
                 "or use data=digits, which needs no network"
             ) from error
+        if changed := self._changed(make, folder):
+            raise InputError(f"{', '.join(changed)} in {folder} differs from its .gz: delete it and run again")
         images = np.asarray(decoded.data)[:, None]  # (N, H, W) -> (N, 1, H, W)
         labels = np.asarray(decoded.targets, dtype=np.int64)
         if len(images) != len(labels):
@@ -106,16 +109,27 @@ class Torchvision:
     @staticmethod
     def _damaged(make: Any, folder: Path) -> list[str]:
         """The compressed files that torchvision would want to download again."""
+        packed = [(folder / name, md5) for name, md5 in make.resources if (folder / name).is_file()]
+        return [path.name for path, md5 in packed if not _has_md5(path, md5)]
+
+    @staticmethod
+    def _changed(make: Any, folder: Path) -> list[str]:
+        """The extracted files that are not what their compressed originals hold, where these are kept and sound."""
+        packed = [folder / name for name, md5 in make.resources if _has_md5(folder / name, md5)]
+        # a gzip file ends with the CRC-32 of its content and the content's length (RFC 1952, section 2.3.1)
         return [
-            name
-            for name, md5 in make.resources
-            if (folder / name).is_file()
-            and hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() != md5
+            path.stem
+            for path in packed
+            if zlib.crc32(path.with_suffix("").read_bytes()) != int.from_bytes(path.read_bytes()[-8:-4], "little")
         ]
 
     @staticmethod
     def _complete(make: Any, folder: Path) -> bool:
         return all((folder / name.removesuffix(".gz")).is_file() for name, _ in make.resources)
+
+
+def _has_md5(path: Path, md5: str) -> bool:
+    return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
 
 class Digits:
