@@ -1,10 +1,12 @@
 """Say what images show: ``python src/predict.py digit.png photos/*.jpg [--model PATH_OR_MLFLOW_URI]``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from iolaus import config
+from iolaus.errors import InputError
 
 
 def main() -> None:
@@ -36,13 +38,17 @@ def main() -> None:
 
     model = arguments.model or predict.newest_model(config.project_root() / "outputs")
     print(f"model: {model}", file=sys.stderr)
-    predictions = predict.Predictor.load(model, arguments.trust).images(arguments.paths)
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
+    predictions = predict.Predictor.load(model, arguments.trust, tracking_uri).images(arguments.paths)
     for path, name, prob in predictions:
         print(f"{path}\t{name}\t{prob:.1%}")
     if predictions.paths:
         captions = [f"{name}  {prob:.0%}\n{Path(path).name[:16]}" for path, name, prob in predictions]
         title = f"as the model saw them ({model})"
-        figures.save(figures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)
+        try:
+            figures.save(figures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)
+        except OSError as error:
+            raise InputError(f"the contact sheet cannot be written ({error}): name another with --sheet") from error
         print(f"contact sheet: {arguments.sheet}", file=sys.stderr)
     for reason in predictions.failures.values():
         print(f"error: {reason}", file=sys.stderr)

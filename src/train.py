@@ -43,6 +43,11 @@ def main(cfg: DictConfig) -> float | list[float]:
     hardware.deterministic(device)
     threads = hardware.set_threads(cfg.threads)
 
+    state, run_id = None, None
+    if cfg.resume is not None:
+        state, saved_settings, run_id = checkpoint.load_state(Path(cfg.resume))
+        in_search |= saved_settings["in_search"]  # a trial that is gone on with sees no test image either
+
     data = instantiate(cfg.data)
     if in_search:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
@@ -57,10 +62,9 @@ def main(cfg: DictConfig) -> float | list[float]:
     precision = hardware.resolve_precision(cfg.precision, model)
 
     settings = config.settings(cfg)
-    state, run_id = None, None
-    if cfg.resume is not None:
-        state, saved_settings, run_id = checkpoint.load_state(Path(cfg.resume))
-        config.check_same_settings(settings, saved_settings, cfg.resume)
+    identity = {**settings, "in_search": in_search, "data_digest": data.digest}
+    if state is not None:
+        config.check_same_settings(identity, saved_settings, cfg.resume)
 
     params = {group: job.runtime.choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
     params |= {key: value for key, value in config.flatten(settings).items() if not key.endswith("_partial_")}
@@ -79,7 +83,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         run.log_data(data)
 
         def on_epoch(state: engine.State) -> None:
-            checkpoint.save_state(output / "checkpoint.pt", state, settings, run.id)
+            checkpoint.save_state(output / "checkpoint.pt", state, identity, run.id)
             run.log_epochs(state.history)
             progress.on_epoch(state)
 
@@ -110,7 +114,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         counts = {"val": len(data.val.labels)}
         classifier = checkpoint.Classifier.of(model, settings["model"], data)
         checkpoint.save_model(output / "model.pt", classifier)
-        OmegaConf.save(cfg, output / "config.yaml", resolve=True)
+        OmegaConf.save(OmegaConf.create(settings), output / "config.yaml")
         pictures = []
         if not in_search:
             logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)

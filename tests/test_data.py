@@ -1,6 +1,8 @@
 import errno
 import io
+import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -55,7 +57,8 @@ def forget() -> None:
 
 
 def cache_of(root: Path, half: str = "train") -> Path:
-    return root / f".small-{half}.npz"
+    (path,) = root.glob(f".small-{half}-*.npz")
+    return path
 
 
 # the cache
@@ -160,7 +163,7 @@ def test_a_damaged_test_cache_is_an_error_that_says_to_delete_it(tmp_path: Path,
     harm(cache_of(tmp_path, "test"))
     forget()
 
-    with pytest.raises(InputError, match=r"small-test\.npz is damaged \(.+\): delete it"):
+    with pytest.raises(InputError, match=r"small-test-\w+\.npz is damaged \(.+\): delete it"):
         _ = loaded.test
 
 
@@ -175,8 +178,33 @@ def test_a_damaged_cache_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
 def test_a_root_holds_its_caches_and_locks_and_nothing_else(tmp_path: Path) -> None:
     assert small(tmp_path).num_test == 17
 
-    caches = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
-    assert caches == {".small-train.npz", ".small-test.npz"}
+    caches = {path for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert caches == {cache_of(tmp_path), cache_of(tmp_path, "test")}
+
+
+def test_two_ways_to_decode_do_not_take_each_others_images(tmp_path: Path) -> None:
+    one, other = Counted(mark="one"), Counted(mark="other")
+    first, second = small(tmp_path, one), small(tmp_path, other)
+
+    assert first.digest != second.digest
+    assert not torch.equal(first.test.images, second.test.images)
+    assert torch.equal(small(tmp_path, one).train.images, first.train.images)
+    assert (one.readings, other.readings) == (["train", "test"], ["train", "test"])
+
+
+def test_only_the_newest_caches_are_kept(tmp_path: Path) -> None:
+    for version in range(cache.KEPT + 3):
+        small(tmp_path, Counted(mark=str(version)))
+
+    assert len(list(tmp_path.glob(".small-train-*.npz"))) == cache.KEPT
+
+
+def test_a_cache_can_be_read_by_others(tmp_path: Path) -> None:
+    small(tmp_path)
+    umask = os.umask(0)
+    os.umask(umask)
+
+    assert stat.S_IMODE(cache_of(tmp_path).stat().st_mode) == 0o666 & ~umask
 
 
 def disk_full(file: io.BufferedIOBase, **arrays: np.ndarray) -> None:
@@ -210,7 +238,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_key(
     def refuse(*args: object, **keywords: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(cache.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(cache, "replaced", refuse)
 
     with pytest.raises(InputError, match=r"cannot be written \(Permission denied\): choose another .* data\.root"):
         small(tmp_path)

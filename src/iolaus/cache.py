@@ -7,8 +7,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +17,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from iolaus.atomic import replaced
 from iolaus.errors import InputError
 from iolaus.sources import Arrays, Source
 
 log = logging.getLogger(__name__)
+KEPT = 8  # caches of one half: a folder that grows, or is decoded in several ways, has one for each state
 
 
 class Decoded(NamedTuple):
@@ -36,8 +36,10 @@ class Decoded(NamedTuple):
 
 def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
     """Path, time of change and size of a half's cache, which is made first where it is missing or out of date."""
-    path = root / f".{name}-{'train' if train else 'test'}.npz"
     fingerprint = source.fingerprint(root)
+    # in the name, too: runs that decode differently at one time do not take each other's images
+    stem = f".{name}-{'train' if train else 'test'}-"
+    path = root / f"{stem}{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npz"
     if not _up_to_date(path, fingerprint):
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -45,6 +47,8 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
                 if not _up_to_date(path, fingerprint):
                     log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
                     _write(path, source.read(root, train), fingerprint)
+                    for old in sorted(root.glob(f"{stem}*.npz"), key=lambda cache: cache.stat().st_mtime)[:-KEPT]:
+                        old.unlink()
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"data.root must be a folder, but {root} is a file") from error
         except PermissionError as error:
@@ -64,21 +68,15 @@ def _up_to_date(path: Path, fingerprint: str) -> bool:
 
 def _write(path: Path, arrays: Arrays, fingerprint: str) -> None:
     images, labels = np.ascontiguousarray(arrays.images), np.ascontiguousarray(arrays.labels)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                images=images,
-                labels=labels,
-                classes=np.array(arrays.classes),
-                fingerprint=np.array(fingerprint),
-                sha256=np.array(_sha256(images, labels)),
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as file:
+        np.savez(
+            file,
+            images=images,
+            labels=labels,
+            classes=np.array(arrays.classes),
+            fingerprint=np.array(fingerprint),
+            sha256=np.array(_sha256(images, labels)),
+        )
 
 
 @functools.lru_cache(maxsize=2)
@@ -98,6 +96,8 @@ def damage_reported(path: Path) -> Iterator[None]:
     """Turn what numpy and zipfile raise for a damaged file into one clear `InputError`."""
     try:
         yield
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: ask its owner, or choose another folder with data.root") from error
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from"

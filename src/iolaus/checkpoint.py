@@ -1,11 +1,8 @@
 """Files that hold tensors: written atomically, read without unpickling anything but tensors and plain values."""
 
-import contextlib
 import importlib
 import io
-import os
 import pickle
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ import torch
 from torch import nn
 
 from iolaus import models
+from iolaus.atomic import replaced
 from iolaus.data import Data
 from iolaus.engine import State
 from iolaus.errors import InputError
@@ -58,19 +56,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)  # into memory: torch's own file writer hides the reason of a failure
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename = str(path)
-        raise
+    with replaced(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -90,7 +77,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is not a file of Iolaus: it is damaged, or holds pickled objects, which could run code when "
             "loaded; train the model here, or export it as tensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         raise InputError(
             f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again"
         ) from error
@@ -101,10 +88,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def save_state(path: Path, state: State, settings: dict[str, Any], run_id: str | None) -> None:
     """Write all that `iolaus.engine.fit` needs to go on, with the settings and the tracked run that it belongs to."""
-    content = dict(vars(state))
-    if state.best_epoch == state.epoch:
-        content["best_weights"] = content["weights"]  # the same values; a shared tensor is written once
-    save(path, {"format": STATE_FORMAT, "state": content, "settings": settings, "run_id": run_id})
+    save(path, {"format": STATE_FORMAT, "state": vars(state), "settings": settings, "run_id": run_id})
 
 
 def load_state(path: Path) -> tuple[State, dict[str, Any], str | None]:
@@ -153,7 +137,13 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
         raise InputError(f"{path} is not a model of Iolaus: use the model.pt of a run")
     shape = content["input_shape"]
     model = models.build(_maker(content["model"], trust), (shape[0], shape[1], shape[2]), len(content["classes"]))
-    model.load_state_dict(content["state_dict"])
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights in {path} do not fit {content['model']['_target_']}: its code has changed since they were "
+            "trained; take the code of then, or train again"
+        ) from error
     return Classifier(
         model=model.eval(),
         spec=content["model"],
@@ -177,7 +167,8 @@ def _maker(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Mo
 def _built(value: Any, trust: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return _maker(value, trust)()
+            make = _maker(value, trust)
+            return make if value.get("_partial_") else make()
         return {key: _built(child, trust) for key, child in value.items()}
     return [_built(child, trust) for child in value] if isinstance(value, list) else value
 

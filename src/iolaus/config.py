@@ -5,6 +5,7 @@ user's mistake ends in. Nothing here imports torch or a tracker: ``--help`` and 
 """
 
 import errno
+import itertools
 import re
 import shlex
 import signal
@@ -20,7 +21,7 @@ from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, is_number, require
 
 METRICS = (
     "val/accuracy",
@@ -80,12 +81,6 @@ def project_root() -> Path:
     return checkout if (checkout / "conf" / "config.yaml").is_file() else Path.cwd()
 
 
-def require(holds: bool, key: str, rule: str, value: object) -> None:
-    """Raise `InputError` «`key` must be `rule`, but got `value`» unless the rule holds."""
-    if not holds:
-        raise InputError(f"{key} must be {rule}, but got {value}")
-
-
 def check(cfg: DictConfig) -> None:
     """Check the ranges of the run-level keys.
 
@@ -113,7 +108,7 @@ def check(cfg: DictConfig) -> None:
     require(patience is None or patience >= 1, "early_stopping.patience", "null or at least 1", patience)
     if "lr" in cfg.optimizer:
         lr = cfg.optimizer.lr
-        require(isinstance(lr, (int, float)) and 0 < lr < float("inf"), "optimizer.lr", "a number above 0", lr)
+        require(is_number(lr) and 0 < lr < float("inf"), "optimizer.lr", "a number above 0", lr)
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
 
@@ -164,7 +159,10 @@ def check_same_settings(ours: dict[str, Any], theirs: dict[str, Any], origin: st
         if ours.get(key, missing) != theirs.get(key, missing)
     ]
     if different:
-        raise InputError(f"{origin} was made with other settings: {'; '.join(different)}; leave them as they were")
+        raise InputError(
+            f"{origin} was made with other settings: {'; '.join(different)}; leave them as they were "
+            "(options such as --config-dir, and overrides that name a _target_, must be repeated)"
+        )
 
 
 def expand_resume(argv: Sequence[str]) -> list[str]:
@@ -179,8 +177,12 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     if saved is None or not saved.is_file():
         return list(argv)
     given = {_key(arg) for arg in argv}
-    # A file from elsewhere may choose among our configs and set values, but not name code to run.
-    recorded = [str(override) for override in OmegaConf.load(saved) if "_target_" not in str(override)]
+    # A file from elsewhere may choose among our configs and set values, but not name code to run, or where it lies.
+    recorded = [
+        override
+        for override in map(str, OmegaConf.load(saved))
+        if "_target_" not in override and not override.startswith("-") and not _key(override).startswith("hydra")
+    ]
     return [override for override in recorded if _key(override) not in given] + list(argv)
 
 
@@ -190,8 +192,15 @@ def _key(override: str) -> str:
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
     """The shell command that goes on with a run that was started with `overrides`."""
+    options = [
+        part
+        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
+        if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+        for part in ([flag] if "=" in flag else [flag, value])
+    ]
     kept = [override for override in overrides if _key(override) != "resume"]
-    return shlex.join(["python", sys.argv[0], *kept, f"resume={checkpoint}"])
+    path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
+    return shlex.join(["python", sys.argv[0], *options, *kept, f"resume={path}"])
 
 
 def report_mistakes() -> None:
@@ -220,7 +229,7 @@ def one_line(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or "the output folder"
-            return f"no space left on the disk of {where}: free some, or choose another with hydra.run.dir=FOLDER"
+            return f"no space left on the disk of {where}: free some, or choose another (hydra.run.dir, data.root)"
         if "database or disk is full" in str(error):  # SQLite's words, through the layers above it
             return "no space left on the disk of the tracking database: free some, or use tracking=none"
         if isinstance(error, MissingMandatoryValue):

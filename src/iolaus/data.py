@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iolaus import cache
-from iolaus.errors import InputError
+from iolaus.errors import InputError, is_number, require
 from iolaus.sources import Source, stratified
 
 log = logging.getLogger(__name__)
@@ -153,8 +153,7 @@ class BatchOrder(Sampler[Tensor]):
 
     def __init__(self, size: int, batch_size: int, shuffle: bool) -> None:
         """Check the batch size."""
-        if batch_size < 1:
-            raise InputError(f"data.batch_size must be at least 1, but got {batch_size}")
+        require(type(batch_size) is int and batch_size >= 1, "data.batch_size", "at least 1", batch_size)
         self.size, self.batch_size, self.shuffle = size, batch_size, shuffle
 
     def __len__(self) -> int:
@@ -193,8 +192,7 @@ def load(
     Raises:
         InputError: for files that are missing or damaged, and values out of range.
     """
-    if batch_size < 1:
-        raise InputError(f"data.batch_size must be at least 1, but got {batch_size}")
+    require(type(batch_size) is int and batch_size >= 1, "data.batch_size", "at least 1", batch_size)
     folder = Path(root).expanduser()
     key = cache.locate(name, source, folder, train=True)
     cached = cache.read(*key)
@@ -255,12 +253,14 @@ def statistics(images: Tensor) -> tuple[list[float], list[float]]:
         share = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
         mean = (share * levels).sum()
         means.append(mean.item())
-        deviations.append((share * (levels - mean) ** 2).sum().sqrt().item() or 1.0)
+        deviation = (share * (levels - mean) ** 2).sum().sqrt().item()
+        deviations.append(deviation if deviation > 0 else 1.0)
     return means, deviations
 
 
 def _val_count(val_size: int | float, available: int) -> int:
+    rule = f"in 1..{available - 1}"
+    require(is_number(val_size) and math.isfinite(val_size), "data.val_size", rule, val_size)
     count = round(val_size * available) if 0 < val_size < 1 else val_size
-    if not math.isfinite(count) or count != int(count) or not 1 <= count < available:
-        raise InputError(f"data.val_size must be in 1..{available - 1}, but got {val_size}")
+    require(count == int(count) and 1 <= count < available, "data.val_size", rule, val_size)
     return int(count)

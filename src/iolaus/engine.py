@@ -53,6 +53,19 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] | None = None
 
+    def capture(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
+        """Keep what changes while training, as it is now."""
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.optimizer = optimizer.state_dict()
+        self.scheduler = scheduler.state_dict() if scheduler is not None else None
+
+    def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
+        """Put back what `capture` kept."""
+        model.load_state_dict(self.weights)
+        optimizer.load_state_dict(self.optimizer)
+        if scheduler is not None and self.scheduler is not None:
+            scheduler.load_state_dict(self.scheduler)
+
     @property
     def best(self) -> Metrics:
         """The metrics of the best epoch."""
@@ -61,7 +74,7 @@ class State:
     @property
     def images_per_s(self) -> float:
         """Training images a second, validation not counted."""
-        return self.images / self.train_s if self.train_s else 0.0
+        return self.images / self.train_s if self.train_s > 0 else 0.0
 
 
 def fit(
@@ -106,18 +119,15 @@ def fit(
         The state after the last epoch.
 
     Raises:
-        InputError: if the loss becomes NaN or infinite.
+        InputError: if the loss becomes NaN or infinite, in training or on val.
     """
     if epochs < 1:
         raise InputError(f"epochs must be at least 1, but got {epochs}")
     precision = resolve_precision(precision, model)
     schedule, each_batch = make_scheduler(scheduler, optimizer, epochs * len(train_loader))
     state = state or State()
-    if state.epoch:
-        model.load_state_dict(state.weights)
-        optimizer.load_state_dict(state.optimizer)
-        if schedule is not None and state.scheduler is not None:
-            schedule.load_state_dict(state.scheduler)
+    if state.epoch > 0:
+        state.restore(model, optimizer, schedule)
 
     for epoch in range(state.epoch + 1, epochs + 1):
         if patience is not None and state.epoch - state.best_epoch >= patience:
@@ -136,13 +146,12 @@ def fit(
                 on_batch=on_batch,
             )
         except NonFiniteLossError as error:
-            raise InputError(
-                f"the loss became {error.loss} in step {error.step} of epoch {epoch}: lower optimizer.lr "
-                f"(the rate was {lr:g} as the epoch began), or look at the inputs with src/explore.py"
-            ) from error
+            raise _diverged(f"{error.loss} in step {error.step} of epoch {epoch}", lr) from error
         trained = time.perf_counter()
         val_logits, val_labels = infer(model, val_loader, precision=precision)
         val_loss = metrics.loss(val_logits, val_labels)
+        if not math.isfinite(val_loss):  # the last steps of the epoch did it
+            raise _diverged(f"{val_loss} on val after epoch {epoch}", lr)
         if schedule is not None and not each_batch:
             # PyTorch's only scheduler that wants to know how well it goes
             plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
@@ -161,17 +170,21 @@ def fit(
                 "epoch_s": trained - start,
             }
         )
+        state.capture(model, optimizer, schedule)
         if state.best_epoch == 0 or better(state.history[-1], state.best, monitor):
-            state.best_epoch = epoch
-            state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        state.weights = model.state_dict()
-        state.optimizer = optimizer.state_dict()
-        state.scheduler = schedule.state_dict() if schedule is not None else None
+            state.best_epoch, state.best_weights = epoch, state.weights
         if on_epoch is not None:
             on_epoch(state)
 
     model.load_state_dict(state.best_weights)
     return state
+
+
+def _diverged(loss: str, lr: float) -> InputError:
+    return InputError(
+        f"the loss became {loss}: lower optimizer.lr (the rate was {lr:g} as the epoch began), "
+        "or look at the inputs with src/explore.py"
+    )
 
 
 class NonFiniteLossError(ArithmeticError):

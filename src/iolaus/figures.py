@@ -41,8 +41,8 @@ def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, titl
     size = round(width * scale), round(height * scale)
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     across, down = CELL + 16, size[1] + LINE * lines + 12
-    # grey where it can be, which is written three times as fast
-    canvas = Image.new("L" if channels == 1 else "RGB", (across * columns, 30 + down * -(-count // columns)), "white")
+    whole = max(across * columns, round(font(13).getlength(title)) + 16), 30 + down * -(-count // columns)
+    canvas = Image.new("L" if channels == 1 else "RGB", whole, "white")  # grey is written three times as fast
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 8), title, "black", font(13))
     pixels = images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).squeeze(3).cpu()  # (N, H, W[, 3])
@@ -206,7 +206,7 @@ def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tenso
 
 def save(picture: Image.Image, path: Path) -> Path:
     """Write a picture as PNG."""
-    picture.save(path, compress_level=3)
+    picture.save(path, format="PNG", compress_level=3)
     return path
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, is_number, require
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -140,8 +140,7 @@ def check_sizes(key: str, sizes: Sequence[int]) -> None:
 
 def check_dropout(dropout: float) -> bool:
     """Raise `InputError` unless `dropout` is in [0, 1); tell whether there is any."""
-    if not 0 <= dropout < 1:
-        raise InputError(f"model.dropout must be in [0, 1), but got {dropout}")
+    require(is_number(dropout) and 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
     return dropout > 0
 
 

@@ -60,7 +60,7 @@ def open_image(path: str | Path) -> Image.Image:
             return _eight_bits(image)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image: {error}") from error
 
 

@@ -25,14 +25,19 @@ class Predictor:
     digit_box: int | None
 
     @classmethod
-    def load(cls, model: str | Path, trust: Sequence[str] = ()) -> "Predictor":
+    def load(cls, model: str | Path, trust: Sequence[str] = (), tracking_uri: str = "") -> "Predictor":
         """Load a ``model.pt``, a run's folder, or an address ``runs:/…``, ``models:/…`` of MLflow.
+
+        Args:
+            model: Which.
+            trust: See `iolaus.checkpoint.load_model`.
+            tracking_uri: Of the MLflow store that knows the address; by default MLflow's own.
 
         Raises:
             InputError: for a model that is not there, or not safe to load.
         """
         if str(model).startswith(("runs:/", "models:/", "mlflow-artifacts:/")):
-            network, facts = tracking.load_model(str(model))
+            network, facts = tracking.load_model(str(model), tracking_uri)
             return cls(network, facts["input_shape"], facts["classes"], facts["digit_box"])
         path = Path(model).expanduser()
         classifier = checkpoint.load_model(path / "model.pt" if path.is_dir() else path, trust)

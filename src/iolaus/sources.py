@@ -6,12 +6,13 @@ of your own is a class with the two methods of `Source`, named as ``data.source.
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, is_number, require
 
 
 class Arrays(NamedTuple):
@@ -40,7 +41,7 @@ class Torchvision:
     """A data set of ``torchvision.datasets`` with the interface of its MNIST, downloaded where it is missing.
 
     Args:
-        dataset: The class's name, e.g. ``MNIST``, ``FashionMNIST``, ``KMNIST``.
+        dataset: The class's name: ``MNIST``, ``FashionMNIST`` or ``KMNIST``.
     """
 
     def __init__(self, dataset: str) -> None:
@@ -57,14 +58,14 @@ class Torchvision:
         Raises:
             InputError: if files are missing and cannot be downloaded, or are damaged.
         """
+        if self.dataset not in ("MNIST", "FashionMNIST", "KMNIST"):  # others differ in their files
+            raise InputError(
+                f"data.source.dataset must be one of MNIST, FashionMNIST, KMNIST, but got {self.dataset}; "
+                "for another write a class with the methods of iolaus.sources.Source"
+            )
         import torchvision
 
-        make: Any = getattr(torchvision.datasets, self.dataset, None)
-        if torchvision.datasets.MNIST not in getattr(make, "__mro__", ()):
-            raise InputError(
-                "data.source.dataset must be one of torchvision.datasets' MNIST, FashionMNIST, KMNIST, but got "
-                f"{self.dataset}; for another write a class with the methods of iolaus.sources.Source"
-            )
+        make: Any = getattr(torchvision.datasets, self.dataset)
         folder = root / self.dataset / "raw"
         mirrors = ", ".join(make.mirrors)
         damaged = self._damaged(make, folder)
@@ -160,12 +161,11 @@ class Folder:
 
     def __init__(self, mode: str = "L", image_size: tuple[int, int] | None = None, test_size: float = 0.2) -> None:
         """Check the arguments."""
-        if mode not in ("L", "RGB"):
-            raise InputError(f"data.source.mode must be L (grey) or RGB, but got {mode}")
-        if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-            raise InputError(f"data.source.image_size must be [height, width], but got {image_size}")
-        if not 0 < test_size < 1:
-            raise InputError(f"data.source.test_size must be in (0, 1), but got {test_size}")
+        require(mode in ("L", "RGB"), "data.source.mode", "L (grey) or RGB", mode)
+        sizes = image_size if isinstance(image_size, Sequence) else [image_size]
+        two = len(sizes) == 2 and all(type(size) is int and size >= 1 for size in sizes)
+        require(image_size is None or two, "data.source.image_size", "[height, width]", image_size)
+        require(is_number(test_size) and 0 < test_size < 1, "data.source.test_size", "in (0, 1)", test_size)
         self.mode = mode
         self.image_size = tuple(image_size) if image_size else None
         self.test_size = test_size

@@ -5,11 +5,13 @@
 
 import contextlib
 import functools
+import http.client
 import importlib.metadata
 import io
 import logging
 import os
 import platform
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -22,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from iolaus.checkpoint import Classifier
-from iolaus.config import project_root
 from iolaus.data import Data
 from iolaus.errors import InputError
 
@@ -94,7 +95,12 @@ class MLflow:
             reason = "interrupted" if killed else f"{type(error).__name__}: {error}"
             with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
                 mlflow.set_tag("reason", reason[:5000])
-            mlflow.end_run("KILLED" if killed else "FAILED")
+                mlflow.end_run("KILLED" if killed else "FAILED")
+            if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
+                raise InputError(
+                    f"MLflow at {_public(self.uri)} stopped working ({_first_line(error)}): mend it and go on from "
+                    f"checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
+                ) from error
             raise
         mlflow.end_run()
 
@@ -121,8 +127,9 @@ class MLflow:
             mlflow.log_params({key: _text(value) for key, value in params.items()})
         except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             mlflow.end_run("FAILED")
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"MLflow at {self.uri} cannot be used ({first}): mend it, or use tracking=none") from error
+            raise InputError(
+                f"MLflow at {_public(self.uri)} cannot be used ({_first_line(error)}): mend it, or use tracking=none"
+            ) from error
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
@@ -136,9 +143,9 @@ class MLflow:
             urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=10).close()
         except urllib.error.HTTPError:
             pass  # it answers, if only to refuse this address
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise InputError(
-                f"the MLflow server at {self.uri} does not answer ({error}): start it, "
+                f"the MLflow server at {_public(self.uri)} does not answer ({_first_line(error)}): start it, "
                 "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
             ) from error
 
@@ -201,7 +208,7 @@ class _MLflowRun(Run):
 
         for step, values in enumerate(history[self._logged :], start=self._logged + 1):
             mlflow.log_metrics(values, step=step)
-        self._logged = len(history)
+        self._logged = max(self._logged, len(history))  # it may go on from an older checkpoint than the newest
 
     def log_file(self, path: Path) -> None:
         import mlflow
@@ -230,7 +237,7 @@ class _MLflowRun(Run):
         except Exception as error:
             if _exportable(deployed, torch.from_numpy(example)):
                 raise
-            reason = str(error).strip().partition("\n")[0]
+            reason = _first_line(error)
             log.warning("no MLflow model: torch.export cannot take this one (%s); its weights are in model.pt", reason)
             mlflow.set_tag("model_not_exported", reason[:5000])
         else:
@@ -266,8 +273,12 @@ def _silent() -> Iterator[None]:
         torch_log.setLevel(level)
 
 
-def load_model(uri: str) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(uri: str, tracking_uri: str) -> tuple[nn.Module, dict[str, Any]]:
     """Load a model that `Run.log_model` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
+
+    Args:
+        uri: Its address.
+        tracking_uri: Of the store that knows it.
 
     Returns:
         The module, taking pixels float32 (B, C, H, W) in [0, 1], and its input_shape, classes and digit_box.
@@ -275,11 +286,10 @@ def load_model(uri: str) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         InputError: if there is no such model, or it was not recorded by us.
     """
-    root = project_root()
     _set_environment()
     import mlflow
 
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db"))
+    mlflow.set_tracking_uri(tracking_uri)
     try:
         info = mlflow.models.get_model_info(uri)
         facts = dict(info.metadata or {})
@@ -287,7 +297,7 @@ def load_model(uri: str) -> tuple[nn.Module, dict[str, Any]]:
             raise InputError(f"{uri} is not a model of Iolaus: its metadata names no classes")
         network = mlflow.pytorch.load_model(uri)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise InputError(f"{uri} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{uri} cannot be loaded: {_first_line(error)}") from error
     shape = info.signature.inputs.inputs[0].shape
     facts["input_shape"] = tuple(shape[1:])
     return network, facts
@@ -323,6 +333,15 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _public(uri: str) -> str:
+    """A tracking URI without the user and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _text(value: object) -> str:
