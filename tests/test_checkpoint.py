@@ -1,4 +1,5 @@
 import errno
+import functools
 import os
 import pickle
 import subprocess
@@ -114,14 +115,65 @@ def test_damaged_missing_and_foreign_files_are_told_apart(tmp_path: Path, classi
         checkpoint.load_state(path)
 
 
+def test_a_class_that_has_changed_since_is_named(tmp_path: Path, classifier: checkpoint.Classifier) -> None:
+    classifier.spec = {**SPEC, "hidden_sizes": [17]}
+    checkpoint.save_model(tmp_path / "model.pt", classifier)
+    with pytest.raises(InputError, match=r"the weights in .* do not fit iolaus\.models\.CNN: its code has changed"):
+        checkpoint.load_model(tmp_path / "model.pt")
+
+
+def test_a_model_whose_argument_is_a_partial_is_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
+) -> None:
+    (tmp_path / "my_norms.py").write_text(
+        "from torch import nn\n\n\nclass Normed(nn.Sequential):\n"
+        "    def __init__(self, num_classes, norm):\n"
+        "        super().__init__(nn.Flatten(), norm(64), nn.Linear(64, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from my_norms import Normed
+
+    norm = {"_target_": "torch.nn.LayerNorm", "_partial_": True, "eps": 0.5}
+    model = Normed(10, functools.partial(torch.nn.LayerNorm, eps=0.5))
+    spec = {"_target_": "my_norms.Normed", "norm": norm}
+    checkpoint.save_model(
+        tmp_path / "model.pt", checkpoint.Classifier(model, spec, (1, 8, 8), digits.classes, [0.0], [1.0], 8)
+    )
+    assert checkpoint.load_model(tmp_path / "model.pt").model[1].eps == 0.5
+
+
+def test_any_flipped_byte_is_either_harmless_or_an_error_of_one_kind(
+    tmp_path: Path, classifier: checkpoint.Classifier
+) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save_model(path, classifier)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), len(whole) // 200):
+        harmed = bytearray(whole)
+        harmed[place] ^= 0xFF
+        path.write_bytes(harmed)
+        try:
+            checkpoint.load_model(path)
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
 def test_a_state_comes_back_as_it_was(tmp_path: Path, digits: Data) -> None:
     model = models.MLP((1, 8, 8), 10, [8])
     optimizer = torch.optim.Adam(model.parameters())
     state = engine.fit(model, digits.loader("train"), digits.loader("val"), optimizer, epochs=1)
     checkpoint.save_state(tmp_path / "checkpoint.pt", state, {"epochs": 1}, "run")
     again, settings, run_id = checkpoint.load_state(tmp_path / "checkpoint.pt")
-    assert (again.epoch, again.history, again.best_epoch) == (state.epoch, state.history, state.best_epoch)
-    assert all(torch.equal(again.weights[name], tensor) for name, tensor in state.weights.items())
+    plain = [name for name in vars(state) if name not in ("weights", "best_weights", "optimizer")]
+    assert {name: getattr(again, name) for name in plain} == {name: getattr(state, name) for name in plain}
+    assert plain == ["epoch", "history", "best_epoch", "fit_s", "images", "train_s", "scheduler"]
+    for name in ("weights", "best_weights"):
+        assert all(torch.equal(getattr(again, name)[key], tensor) for key, tensor in getattr(state, name).items())
+    assert again.optimizer["param_groups"] == state.optimizer["param_groups"]
+    for key, moments in state.optimizer["state"].items():
+        assert all(torch.equal(again.optimizer["state"][key][name], moment) for name, moment in moments.items())
     assert (settings, run_id) == ({"epochs": 1}, "run")
 
 

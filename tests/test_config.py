@@ -1,4 +1,5 @@
 import errno
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,28 @@ def test_resume_brings_the_overrides_of_the_run_and_those_beside_it_win(tmp_path
 def test_resume_takes_no_code_to_run_from_a_file(tmp_path: Path) -> None:
     resume = saved_overrides(tmp_path, "model._target_=os.system", "'+x={_target_: os.system}'", "seed=1")
     assert config.expand_resume([resume]) == ["seed=1", resume]
+
+
+def test_resume_takes_no_options_and_no_search_path_from_a_file(tmp_path: Path) -> None:
+    resume = saved_overrides(
+        tmp_path,
+        "hydra.searchpath=[/elsewhere]",
+        "+hydra.searchpath=[/elsewhere]",
+        "--config-dir=/elsewhere",
+        "-m",
+        "seed=1",
+    )
+    assert config.expand_resume([resume]) == ["seed=1", resume]
+
+
+def test_the_command_that_resumes_keeps_options_and_quotes_what_hydra_would_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["src/train.py", "--config-dir", "mine", "-cn=other", "model=tiny", "resume=old"])
+    command = config.resume_command(["model=tiny", "resume=old"], Path("/a,b/checkpoint.pt"))
+    assert shlex.split(command) == [
+        "python", "src/train.py", "--config-dir", "mine", "-cn=other", "model=tiny", "resume='/a,b/checkpoint.pt'"
+    ]  # fmt: skip
 
 
 def test_without_resume_the_command_line_stays_as_it_is() -> None:

@@ -129,7 +129,38 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_leaves_the_weights(digits: 
     assert len(steps) == 2
 
 
-def test_label_smoothing_changes_what_is_learnt_but_not_how_it_is_measured(digits: Data) -> None:
+@pytest.mark.parametrize("monitor", ["val/accuracy", "val/loss"])
+def test_weights_that_the_last_steps_broke_stop_the_run_too(digits: Data, monitor: str) -> None:
+    model, optimizer = learner(digits)
+    batches = len(digits.loader("train"))
+    steps: list[float] = []
+
+    def break_last(loss: float, accuracy: float, count: int) -> None:
+        steps.append(loss)
+        if len(steps) == batches:
+            with torch.no_grad():
+                model[1].bias[0] = math.nan  # type: ignore[index]
+
+    with pytest.raises(InputError, match=r"the loss became nan on val after epoch 1: lower optimizer.lr"):
+        fit(digits, model, optimizer, on_batch=break_last, monitor=monitor)
+
+
+def test_training_goes_on_from_the_last_epoch_though_another_was_best(digits: Data) -> None:
+    def trained(epochs: int, state: engine.State | None = None) -> engine.State:
+        model, optimizer = learner(digits)
+
+        def worsen(state: engine.State) -> None:
+            optimizer.param_groups[0]["lr"] = 0.5
+
+        return fit(digits, model, optimizer, epochs=epochs, state=state, on_epoch=worsen)
+
+    state = trained(3)
+    assert state.best_epoch < 3
+    assert any(not torch.equal(state.weights[name], best) for name, best in state.best_weights.items())
+    assert without_times(trained(4, state).history) == without_times(trained(4).history)
+
+
+def test_label_smoothing_changes_what_is_minimised_but_not_how_val_is_measured(digits: Data) -> None:
     model, _ = learner(digits, dropout=0.0)
     still = torch.optim.SGD(model.parameters(), lr=1e-30)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Program
 from PIL import Image
 from torch import Tensor, nn
 
@@ -206,3 +207,13 @@ def test_before_and_after_can_be_saved(digits: data.Data, tmp_path: Path) -> Non
     picture = explore.before_and_after(digits, digits.loader("train"), mlp(digits))
 
     assert figures.save(picture, tmp_path / "inputs.png").stat().st_size > 1000
+
+
+def test_the_program_describes_the_data_and_draws_them(program: Program, digits: data.Data) -> None:
+    done = program("augment=affine", entry="explore")
+    assert done.code == 0, done.err
+    assert f"train {len(digits.train.labels):,}, val 300" in done.out
+    assert "augmented by Affine" in done.out
+    assert "flattened to 64 numbers" in done.out
+    with Image.open(done.output / "inputs.png") as picture:
+        assert picture.width > 500

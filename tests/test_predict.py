@@ -47,16 +47,30 @@ def test_the_program_prints_file_digit_and_probability_and_draws_a_sheet(
     digits: Data, model_file: Path, tmp_path: Path, program: Program
 ) -> None:
     odd = tmp_path / "a (1) = ~odd.png"
-    drawing(digits, 3, odd)
+    label = drawing(digits, 3, odd)
     sheet = tmp_path / "sheet.png"
     done = program(str(odd), "--model", str(model_file), "--sheet", str(sheet), entry="predict", defaults=False)
     assert done.code == 0, done.err
     path, name, prob = done.out.strip().split("\t")
     assert path == str(odd)
-    assert name in digits.classes
+    assert name == str(label)
     assert prob.endswith("%")
     with Image.open(sheet) as picture:
         assert picture.width > 300
+
+
+def test_a_sheet_that_cannot_be_written_is_one_clear_line_after_the_answers(
+    digits: Data, model_file: Path, tmp_path: Path, program: Program
+) -> None:
+    drawing(digits, 3, tmp_path / "3.png")
+    arguments = [str(tmp_path / "3.png"), "--model", str(model_file), "--sheet"]
+    done = program(*arguments, str(tmp_path / "no" / "folder"), entry="predict", defaults=False)
+    assert done.code == 1
+    assert "the contact sheet cannot be written" in done.message
+    assert done.out.startswith(str(tmp_path / "3.png"))
+    assert program(*arguments, str(tmp_path / "no_suffix"), entry="predict", defaults=False).code == 0
+    with Image.open(tmp_path / "no_suffix") as picture:
+        assert picture.format == "PNG"
 
 
 def test_an_unreadable_file_is_named_and_the_others_are_done(

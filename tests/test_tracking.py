@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,16 +139,13 @@ def test_state_dict_and_mlflow_model_give_the_runs_logits(cnn_run: Recorded, dig
     client = mlflow.MlflowClient()
     fetched = client.download_artifacts(run.info.run_id, "model.pt")
     saved = checkpoint.load_model(fetched)
-    logits, labels = engine.infer(hardware.place(saved.model, torch.device("cpu")), digits.loader("test"))
+    placed = hardware.place(saved.model, torch.device("cpu"))
+    logits, labels = engine.infer(placed, digits.loader("test"), precision=run.data.tags["resolved.precision"])
     results = json.loads((output / "metrics.json").read_text())
     assert (logits.argmax(1) == labels).double().mean().item() == results["test/accuracy"]
     assert torch.nn.functional.cross_entropy(logits.double(), labels).item() == results["test/loss"]
 
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlflow.db"
-    try:
-        deployed = Predictor.load(f"runs:/{run.info.run_id}/model")
-    finally:
-        del os.environ["MLFLOW_TRACKING_URI"]
+    deployed = Predictor.load(f"runs:/{run.info.run_id}/model", tracking_uri=f"sqlite:///{home}/mlflow.db")
     pixels = digits.test.images.float() / 255
     torch.testing.assert_close(deployed.logits(pixels), logits, rtol=1e-3, atol=1e-4)
     assert (deployed.classes, deployed.digit_box, deployed.input_shape) == (digits.classes, 8, (1, 8, 8))
@@ -309,16 +307,67 @@ def test_a_database_that_is_none_is_a_clear_line(program: Program, tmp_path: Pat
     assert "tracking=none" in done.message
 
 
-def test_an_address_without_a_model_is_a_clear_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
-    with pytest.raises(InputError, match=r"models:/nothing/1 cannot be loaded"):
-        Predictor.load("models:/nothing/1")
+def test_a_server_that_speaks_something_else_is_a_clear_line_without_the_password(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        done = program("tracking=mlflow", f"tracking.uri=http://user:secret@127.0.0.1:{port}")
+    assert f"the MLflow server at http://127.0.0.1:{port} does not answer" in done.message
+    assert "secret" not in done.message
 
 
-def test_a_registered_model_is_found_by_name_version_and_alias(
-    cnn_run: Recorded, home: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
+def test_mlflow_that_fails_in_mid_run_is_a_clear_line_that_names_the_checkpoint(
+    tracked: Program, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    log_metrics = mlflow.log_metrics
+
+    def gone(values: dict[str, float], step: int | None = None, **keywords: object) -> None:
+        if step == 2:
+            raise mlflow.exceptions.MlflowException("connection refused\nand more")
+        log_metrics(values, step=step, **keywords)
+
+    monkeypatch.setattr(mlflow, "log_metrics", gone)
+    done = tracked()
+    assert done.code == 1
+    assert "stopped working (connection refused): mend it and go on from checkpoint.pt with resume" in done.message
+    assert str(done.output) in done.message
+    monkeypatch.undo()
+    resumed = tracked(f"resume={done.output}/checkpoint.pt")
+    assert resumed.code == 0, resumed.err
+    run = newest(home)
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val/loss")
+    assert (run.info.status, [point.step for point in history]) == ("FINISHED", [1, 2])
+
+
+def test_an_address_without_a_model_is_a_clear_line(home: Path) -> None:
+    with pytest.raises(InputError, match=r"models:/nothing/1 cannot be loaded"):
+        Predictor.load("models:/nothing/1", tracking_uri=f"sqlite:///{home}/mlflow.db")
+
+
+def test_a_pickled_model_of_mlflow_is_refused_and_not_run(home: Path, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"  # of whoever made it
+    try:
+        with mlflow.start_run(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            info = mlflow.pytorch.log_model(
+                torch.nn.Linear(2, 2), name="model", serialization_format="pickle", pip_requirements=["torch"],
+                metadata={"classes": ["a", "b"], "digit_box": None},
+            )  # fmt: skip
+    finally:
+        del os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"]
+    with pytest.raises(InputError, match=r"cannot be loaded: .*pickle"):
+        Predictor.load(info.model_uri)
+
+
+def test_a_registered_model_is_found_by_name_version_and_alias(cnn_run: Recorded, home: Path, digits: Data) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
     version = mlflow.register_model(f"runs:/{cnn_run[0].info.run_id}/model", "iolaus-test").version
     mlflow.MlflowClient().set_registered_model_alias("iolaus-test", "champion", version)

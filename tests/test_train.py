@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Program
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from PIL import Image
 
 from iolaus import checkpoint, engine
 from iolaus.data import Data
@@ -109,8 +114,16 @@ def test_augmentation_scheduler_and_early_stopping_are_configurable(program: Pro
     assert len(history) < 9
 
 
-def test_several_objectives_are_accepted(program: Program) -> None:
-    assert program("objective=[val/accuracy,params]", "epochs=1").code == 0
+def test_several_objectives_reach_the_sweeper(program: Program) -> None:
+    done = program(
+        "-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=1",
+        "hydra.sweeper.n_jobs=1", "+hydra.sweeper.params={seed: 'range(1,3)'}",
+        "objective=[val/accuracy,params]", "epochs=1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (solution,) = OmegaConf.load(done.output / "optimization_results.yaml").solutions
+    results = metrics(done.output / "0")
+    assert list(solution["values"]) == [results["val/accuracy"], results["params"]]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +132,12 @@ def test_several_objectives_are_accepted(program: Program) -> None:
         (["model.dropout=1.5"], r"model.dropout must be in \[0, 1\), but got 1.5"),
         (["data.val_size=60000"], r"data.val_size must be in 1\.\.1436, but got 60000"),
         (["data.val_size=0"], r"data.val_size must be in 1\.\.1436, but got 0"),
+        (["data.val_size=many"], r"data.val_size must be in 1\.\.1436, but got many"),
+        (["data.batch_size=many"], "data.batch_size must be at least 1, but got many"),
+        (["data.batch_size=2.5"], "data.batch_size must be at least 1, but got 2.5"),
+        (["model.dropout=high"], r"model.dropout must be in \[0, 1\), but got high"),
+        (["data=folder", "data.source.image_size=64"], r"data.source.image_size must be \[height, width\], but got 64"),
+        (["data=mnist", "data.source.dataset=QMNIST"], "data.source.dataset must be one of MNIST, FashionMNIST, "),
         (["data.batch_size=0"], "data.batch_size must be at least 1, but got 0"),
         (["optimizer.lr=-1"], "optimizer.lr must be a number above 0, but got -1"),
         (["optimizer=sgd", "optimizer.momentum=-1"], "optimizer: Invalid momentum value: -1"),
@@ -137,6 +156,48 @@ def test_a_mistake_ends_in_one_line(program: Program, overrides: list[str], mess
     done = program(*overrides)
     assert done.code == 1
     assert re.search(f"^error: {message}", done.message), done.err
+
+
+def test_a_damaged_cache_is_one_line(program: Program, tmp_path: Path) -> None:
+    assert program("data.root=" + str(tmp_path / "data"), "epochs=1").code == 0
+    (cached,) = (tmp_path / "data").glob(".digits-train-*.npz")
+    cached.write_bytes(cached.read_bytes()[:5000])
+    done = program("data.root=" + str(tmp_path / "data"))
+    assert done.code == 1
+    assert re.search(r"\.npz is damaged \(.*\): delete it", done.message)
+
+
+def test_mnist_that_is_missing_without_a_network_is_one_line(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    done = program("data=mnist", f"data.root={tmp_path}/nothing")
+    assert done.code == 1
+    assert "MNIST is not in" in done.message
+    assert "data=digits, which needs no network" in done.message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"a": [8, 8]}, "at least 2 classes"),
+        ({"a": [], "b": [8, 8]}, "must hold images"),
+        ({"a": [8, 8], "b": [8, 9]}, "all images must have one size"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_one_line(
+    program: Program, tmp_path: Path, sizes: dict[str, list[int]], message: str
+) -> None:
+    for name, sides in sizes.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, side in enumerate(sides):
+            Image.new("L", (side, side), number).save(tmp_path / "photos" / name / f"{number}.png")
+    done = program("data=folder", f"data.root={tmp_path}/photos", "data.val_size=1")
+    assert done.code == 1
+    assert message in done.message
 
 
 def test_all_layers_null_is_a_mistake(program: Program) -> None:
@@ -162,10 +223,11 @@ def test_a_misspelt_key_group_or_type_is_answered_by_hydra(program: Program, ove
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("count", [1, 2])
 def test_the_same_seed_gives_bitwise_the_same_metrics_in_another_process(
-    tmp_path: Path, digits_root: Path, program: Program
+    tmp_path: Path, digits_root: Path, program: Program, count: int
 ) -> None:
-    overrides = ["model=cnn_dropout", "augment=affine", "epochs=2", "threads=1", "seed=3"]
+    overrides = ["model=cnn_dropout", "augment=affine", "epochs=2", f"threads={count}", "seed=3"]
     threads = torch.get_num_threads()
     try:
         here = program(*overrides)
@@ -256,6 +318,39 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
         assert "test/accuracy" not in metrics(done.output / str(number))
         assert not (done.output / str(number) / "confusion.png").exists()
     assert (done.output / "optimization_results.yaml").exists()
+
+
+def test_a_trial_that_is_gone_on_with_sees_no_test_image_either(program: Program) -> None:
+    searched = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "epochs=1")
+    resumed = program(f"resume={searched.output}/0/checkpoint.pt")
+    assert resumed.code == 0, resumed.err
+    assert "test/accuracy" not in metrics(resumed.output)
+
+
+def test_a_nan_loss_fails_the_trial_and_the_search_goes_on(program: Program) -> None:
+    done = program(
+        "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=6", "epochs=1",
+        "hydra.sweeper.params={optimizer: sgd, optimizer.lr: 'choice(0.1, 1e30)'}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    finished = [(done.output / str(number) / "metrics.json").exists() for number in range(6)]
+    assert 0 < sum(finished) < 6
+    assert done.out.count("Failed experiment: the loss became") == 6 - sum(finished)
+
+
+def test_other_images_than_the_checkpoints_are_refused(program: Program, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for number in range(12):
+            path = tmp_path / "photos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    settings = ["data=folder", f"data.root={tmp_path}/photos", "data.val_size=4", "data.batch_size=4"]
+    first = program(*settings)
+    assert first.code == 0, first.err
+    (tmp_path / "photos" / "a" / "0.png").unlink()
+    again = program(*settings, f"resume={first.output}/checkpoint.pt")
+    assert "checkpoint.pt was made with other settings: data_digest was" in again.message
 
 
 def test_two_runs_started_at_once_do_not_share_a_folder(tmp_path: Path, digits_root: Path) -> None:

@@ -39,7 +39,9 @@ class State:
     epoch: int = 0
     """Epochs done."""
     history: list[Metrics] = field(default_factory=list)
-    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s."""
+    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s.
+
+    train/loss is what was minimised, label smoothing included; val/loss is the cross-entropy alone."""
     best_epoch: int = 0
     """Counted from 1."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)

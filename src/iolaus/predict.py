@@ -25,13 +25,13 @@ class Predictor:
     digit_box: int | None
 
     @classmethod
-    def load(cls, model: str | Path, trust: Sequence[str] = (), tracking_uri: str = "") -> "Predictor":
+    def load(cls, model: str | Path, trust: Sequence[str] = (), tracking_uri: str | None = None) -> "Predictor":
         """Load a ``model.pt``, a run's folder, or an address ``runs:/…``, ``models:/…`` of MLflow.
 
         Args:
             model: Which.
             trust: See `iolaus.checkpoint.load_model`.
-            tracking_uri: Of the MLflow store that knows the address; by default MLflow's own.
+            tracking_uri: Of the MLflow store that knows the address; None: the one that MLflow is set to.
 
         Raises:
             InputError: for a model that is not there, or not safe to load.

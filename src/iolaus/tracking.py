@@ -273,12 +273,12 @@ def _silent() -> Iterator[None]:
         torch_log.setLevel(level)
 
 
-def load_model(uri: str, tracking_uri: str) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(uri: str, tracking_uri: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Load a model that `Run.log_model` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
 
     Args:
         uri: Its address.
-        tracking_uri: Of the store that knows it.
+        tracking_uri: Of the store that knows it; None: the one that MLflow is set to.
 
     Returns:
         The module, taking pixels float32 (B, C, H, W) in [0, 1], and its input_shape, classes and digit_box.
@@ -289,7 +289,8 @@ def load_model(uri: str, tracking_uri: str) -> tuple[nn.Module, dict[str, Any]]:
     _set_environment()
     import mlflow
 
-    mlflow.set_tracking_uri(tracking_uri)
+    if tracking_uri is not None:
+        mlflow.set_tracking_uri(tracking_uri)
     try:
         info = mlflow.models.get_model_info(uri)
         facts = dict(info.metadata or {})
