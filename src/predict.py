@@ -36,14 +36,19 @@ def main() -> None:
 
     from iolaus import figures, predict
 
-    model = arguments.model or predict.newest_model(config.project_root() / "outputs")
-    print(f"model: {model}", file=sys.stderr)
+    model = arguments.model
+    if model is None:
+        model = predict.newest_model(config.project_root() / "outputs")
+        print(f"model: {model}, the newest (name another with --model)", file=sys.stderr)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
-    predictions = predict.Predictor.load(model, arguments.trust, tracking_uri).images(arguments.paths)
+    predictor = predict.Predictor.load(model, arguments.trust, tracking_uri)
+    height, width = predictor.input_shape[1:]
+    print(f"it tells {', '.join(predictor.classes)} apart, in images of {height}x{width}", file=sys.stderr)
+    predictions = predictor.images(arguments.paths)
     for path, name, prob in predictions:
         print(f"{path}\t{name}\t{prob:.1%}")
     if predictions.paths:
-        captions = [f"{name}  {prob:.0%}\n{Path(path).name[:16]}" for path, name, prob in predictions]
+        captions = [f"{name}  {prob:.0%}\n{figures.short(Path(path).name, 16)}" for path, name, prob in predictions]
         title = f"as the model saw them ({model})"
         try:
             figures.save(figures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)

@@ -111,7 +111,7 @@ def test_damaged_missing_and_foreign_files_are_told_apart(tmp_path: Path, classi
     checkpoint.save(path, {"format": "something else"})
     with pytest.raises(InputError, match="is not a model of Iolaus"):
         checkpoint.load_model(path)
-    with pytest.raises(InputError, match="is not a checkpoint of a run"):
+    with pytest.raises(InputError, match=r"is not a checkpoint of Iolaus: give the path of a run's checkpoint.pt"):
         checkpoint.load_state(path)
 
 
@@ -181,7 +181,8 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, {"epoch": 1})
+    content = {"format": checkpoint.STATE_FORMAT, "epoch": 1}
+    checkpoint.save(path, content)
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -190,7 +191,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="No space left") as caught:
         checkpoint.save(path, {"epoch": 2})
     assert caught.value.filename == str(path)
-    assert checkpoint.load(path) == {"epoch": 1}
+    assert checkpoint.load(path, checkpoint.STATE_FORMAT) == content
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -208,9 +209,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_really_full_loses_nothing(small_disk: Path) -> None:
     path = small_disk / "checkpoint.pt"
-    checkpoint.save(path, {"weights": torch.zeros(1000)})
+    checkpoint.save(path, {"format": checkpoint.STATE_FORMAT, "weights": torch.zeros(1000)})
     with pytest.raises(OSError, match="No space left") as caught:
         checkpoint.save(path, {"weights": torch.zeros(1_000_000)})
     assert caught.value.errno == errno.ENOSPC
-    assert len(checkpoint.load(path)["weights"]) == 1000
+    assert len(checkpoint.load(path, checkpoint.STATE_FORMAT)["weights"]) == 1000
     assert list(small_disk.iterdir()) == [path]

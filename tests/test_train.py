@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import re
@@ -148,7 +149,9 @@ def test_several_objectives_reach_the_sweeper(program: Program) -> None:
         (["model=cnn", "+model.depth=3"], "model does not fit CNN: got an unexpected keyword argument 'depth'"),
         (["model._target_=no.such.Net"], "Error locating target 'no.such.Net'"),
         (["optimizer=sgd", "optimizer.lr=1e30"], r"the loss became (nan|inf) in step \d+ of epoch 1"),
-        (["resume=nowhere/checkpoint.pt"], "nowhere/checkpoint.pt is not a file"),
+        (["resume=nowhere/checkpoint.pt"], "resume must be .* a run's checkpoint.pt, but got nowhere/checkpoint.pt"),
+        (["resume="], "resume must be the path of a run's checkpoint.pt, but got nothing"),
+        (["hparams_search=optuna"], "hparams_search needs -m: without it one run is made"),
         (["data=folder", "data.root=nowhere"], "data.root must be a folder with a folder of images for each class"),
     ],
 )  # fmt: skip
@@ -156,6 +159,31 @@ def test_a_mistake_ends_in_one_line(program: Program, overrides: list[str], mess
     done = program(*overrides)
     assert done.code == 1
     assert re.search(f"^error: {message}", done.message), done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("class Tiny(:\n    pass\n", r"SyntaxError: invalid syntax \(broken.py, line 1\)"),
+        ("from troch import nn\n", "ModuleNotFoundError: No module named 'troch'"),
+    ],
+)
+def test_a_mistake_in_the_users_own_module_is_named(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, reason: str
+) -> None:
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = program("model._target_=broken.Tiny")
+    assert done.code == 1
+    assert re.search(f"Error locating target 'broken.Tiny' .*{reason}", done.message)
+
+
+def test_a_folder_without_permission_is_one_line(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/model.pt")
+
+    monkeypatch.setattr(checkpoint, "save_model", refuse)
+    assert "no permission for /somewhere/model.pt: choose another folder" in program().message
 
 
 def test_a_damaged_cache_is_one_line(program: Program, tmp_path: Path) -> None:

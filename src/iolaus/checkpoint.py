@@ -60,14 +60,19 @@ def save(path: Path, content: dict[str, Any]) -> None:
         file.write(buffer.getbuffer())
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, kind: str) -> dict[str, Any]:
     """Read what `save` wrote.
 
+    Args:
+        path: The file.
+        kind: Its ``format``.
+
     Raises:
-        InputError: for a file that is missing, damaged, or holds anything but tensors and plain values.
+        InputError: for a file that is missing, damaged, of another kind, or holds more than tensors and plain values.
     """
+    what, name = {STATE_FORMAT: ("checkpoint", "checkpoint.pt"), MODEL_FORMAT: ("model", "model.pt")}[kind]
     if not path.is_file():
-        raise InputError(f"{path} is not a file: give the path of a checkpoint.pt or model.pt of a run")
+        raise InputError(f"{path} is not a file: give the path of a run's {name}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
@@ -81,8 +86,8 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again"
         ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a file of Iolaus: it holds a {type(content).__name__}")
+    if not isinstance(content, dict) or content.get("format") != kind:
+        raise InputError(f"{path} is not a {what} of Iolaus: give the path of a run's {name}")
     return content
 
 
@@ -97,9 +102,7 @@ def load_state(path: Path) -> tuple[State, dict[str, Any], str | None]:
     Raises:
         InputError: for a file that is missing, damaged, or not one of ours.
     """
-    content = load(path)
-    if content.get("format") != STATE_FORMAT:
-        raise InputError(f"{path} is not a checkpoint of a run: resume takes its checkpoint.pt")
+    content = load(path, STATE_FORMAT)
     return State(**content["state"]), content["settings"], content["run_id"]
 
 
@@ -132,9 +135,7 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
         InputError: for a file that is not one of ours, or names something else than a module to build.
     """
     path = Path(path)
-    content = load(path)
-    if content.get("format") != MODEL_FORMAT:
-        raise InputError(f"{path} is not a model of Iolaus: use the model.pt of a run")
+    content = load(path, MODEL_FORMAT)
     shape = content["input_shape"]
     model = models.build(_maker(content["model"], trust), (shape[0], shape[1], shape[2]), len(content["classes"]))
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -109,6 +110,10 @@ def check(cfg: DictConfig) -> None:
     if "lr" in cfg.optimizer:
         lr = cfg.optimizer.lr
         require(is_number(lr) and 0 < lr < float("inf"), "optimizer.lr", "a number above 0", lr)
+    resume = cfg.resume
+    require(
+        resume is None or Path(resume).is_file(), "resume", "the path of a run's checkpoint.pt", resume or "nothing"
+    )
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
 
@@ -230,11 +235,19 @@ def one_line(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or "the output folder"
             return f"no space left on the disk of {where}: free some, or choose another (hydra.run.dir, data.root)"
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"no permission for {error.filename}: choose another folder (hydra.run.dir, root, data.root)"
         if "database or disk is full" in str(error):  # SQLite's words, through the layers above it
             return "no space left on the disk of the tracking database: free some, or use tracking=none"
         if isinstance(error, MissingMandatoryValue):
             return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
         if isinstance(error, InstantiationException) and str(error).startswith("Error locating target"):
-            return f"{' '.join(str(error).split())}: is it spelt right, and on PYTHONPATH?"
+            root: BaseException = error
+            while root.__cause__ is not None:
+                root = root.__cause__
+            why = f"({type(root).__name__}: {root}): is it spelt right, and on PYTHONPATH?"
+            return f"{' '.join(str(error).split())} {why}"
+        if isinstance(error, yaml.YAMLError):
+            return f"a configuration file is no YAML: {' '.join(str(error).split())}"
         error = error.__cause__
     return None

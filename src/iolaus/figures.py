@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import torch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -193,8 +194,9 @@ def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tenso
     Returns:
         The paths of the PNG files.
     """
-    shown = data.train.images[:40].float() / 255
-    captions = [data.classes[label][:12] for label in data.train.labels[:40].tolist()]
+    spread = torch.linspace(0, len(data.train.labels) - 1, 40).long()  # a folder's files come class by class
+    shown = data.train.images[spread].float() / 255
+    captions = [short(data.classes[label], 12) for label in data.train.labels[spread].tolist()]
     pictures = {
         "samples": sample_grid(shown, captions, title=f"{data.name}: training images"),
         "curves": curves(state.history, state.best_epoch),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 from torch import Tensor
 
@@ -60,6 +60,10 @@ def open_image(path: str | Path) -> Image.Image:
             return _eight_bits(image)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder: name the images in it, as in {path}/*.png") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not a readable image: of no format that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image: {error}") from error
 
