@@ -2,7 +2,7 @@
 
     python benchmarks/epoch.py
 
-The same network, optimizer, batch size and images; ToTensor and Normalize on each sample, as the tutorials have it.
+The same network, optimizer, batch size and number of images; ToTensor and Normalize on each sample, as in tutorials.
 """
 
 import os

@@ -23,12 +23,13 @@ main()
 """
 
 
-def run_of(*command: str) -> Callable[[], float]:
-    """A function that runs a command and gives the seconds."""
+def run_of(*command: str, code: int = 0) -> Callable[[], float]:
+    """A function that runs a command, which must end with `code`, and gives the seconds."""
 
     def measure() -> float:
         start = time.perf_counter()
-        subprocess.run(command, capture_output=True, cwd=project_root())
+        done = subprocess.run(command, capture_output=True, cwd=project_root())
+        assert done.returncode == code, done.stderr.decode()
         return time.perf_counter() - start
 
     return measure
@@ -43,7 +44,7 @@ def main() -> None:
         candidates = {
             "bare Hydra app --help": run_of(sys.executable, str(bare), "--help"),
             "src/train.py --help": run_of(sys.executable, "src/train.py", "--help"),
-            "src/train.py epoch=3 (misspelt)": run_of(sys.executable, "src/train.py", "epoch=3"),
+            "src/train.py epoch=3 (misspelt)": run_of(sys.executable, "src/train.py", "epoch=3", code=1),
         }
         for measure in candidates.values():  # byte code is compiled once
             measure()

@@ -30,9 +30,10 @@ def digits(digits_root: Path) -> data.Data:
 
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
-    if "IOLAUS_DATA" not in os.environ:
+    root = Path(os.environ.get("IOLAUS_DATA", ROOT / "data"))
+    if not any((root / "MNIST" / "raw").glob("train-images*")):
         pytest.skip("needs the official MNIST files: set IOLAUS_DATA to the folder that holds MNIST/raw")
-    return Path(os.environ["IOLAUS_DATA"])
+    return root
 
 
 @pytest.fixture(scope="session")

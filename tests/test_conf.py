@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,15 @@ def test_udacity_is_the_network_of_the_62_percent() -> None:
     assert (cfg.optimizer._target_, cfg.optimizer.lr) == ("torch.optim.Adam", 0.001)
     assert (cfg.epochs, cfg.data.batch_size, cfg.data.normalize) == (10, 64, False)
     assert OmegaConf.to_container(cfg.scheduler)["_target_"] == "torch.optim.lr_scheduler.ConstantLR"
+
+
+@pytest.mark.parametrize(("name", "made"), [("mlp", models.MLP), ("cnn", models.CNN)])
+def test_a_models_defaults_in_yaml_are_those_in_python(name: str, made: type) -> None:
+    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
+    assert isinstance(settings, dict)
+    defaults = {
+        key: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for key, parameter in inspect.signature(made).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert {key: value for key, value in settings.items() if key != "_target_"} == defaults

@@ -390,17 +390,6 @@ def test_without_normalisation_pixels_stay_in_0_to_1(tmp_path: Path) -> None:
     assert (loaded.mean, loaded.std) == ([0.0], [1.0])
 
 
-def test_denormalize_gives_the_pixels_back(tmp_path: Path) -> None:
-    batches = small(tmp_path, Counted(channels=3)).loader("val").dataset
-    assert isinstance(batches, data.Batches)
-    images, _ = batches[torch.arange(5)]
-
-    torch.testing.assert_close(batches.denormalize(images), batches.images[:5] / 255, atol=1e-6, rtol=0)
-
-
-# the loaders
-
-
 def test_batches_are_float_images_and_whole_number_labels(tmp_path: Path) -> None:
     images, labels = next(iter(small(tmp_path).loader("train")))
 
@@ -498,9 +487,6 @@ def test_mnist_is_complete_and_its_statistics_are_the_known_ones(mnist: data.Dat
     assert [len(split.labels) for split in (mnist.train, mnist.val, mnist.test)] == [55000, 5000, 10000]
     assert (mnist.input_shape, mnist.classes) == ((1, 28, 28), [str(digit) for digit in range(10)])
     assert (mnist.mean, mnist.std) == (pytest.approx([0.1307], abs=3e-4), pytest.approx([0.3081], abs=3e-4))
-
-
-# what is still wrong
 
 
 @pytest.mark.parametrize("val_size", [float("nan"), float("inf")])

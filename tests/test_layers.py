@@ -157,9 +157,6 @@ def test_a_convolution_after_a_linear_layer_is_an_error_that_names_it() -> None:
         small(fc=nn.LazyLinear(7), conv=nn.LazyConv2d(4, 3))
 
 
-# what is still wrong
-
-
 def test_a_layer_called_flatten_is_never_replaced() -> None:
     model = small(flatten=nn.ReLU(), fc=nn.LazyLinear(3))
 

@@ -281,9 +281,6 @@ def test_frozen_parameters_are_not_counted() -> None:
     assert num_parameters(model) == 16 * 10 + 10
 
 
-# what is still wrong
-
-
 def test_dropout_is_checked_without_hidden_layers_too() -> None:
     with pytest.raises(InputError, match=r"^model\.dropout must be in \[0, 1\), but got 1\.5$"):
         MLP((1, 8, 8), 10, [], dropout=1.5)

@@ -451,9 +451,6 @@ def test_a_root_that_is_a_file_is_an_error_in_one_line(tmp_path: Path) -> None:
         data.load("folder", Folder(), tmp_path / "file")
 
 
-# what is still wrong
-
-
 def test_one_image_a_class_is_an_error_in_one_line(tmp_path: Path) -> None:
     pictures(tmp_path, each=1)
 

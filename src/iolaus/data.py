@@ -137,10 +137,6 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             images = self.augment(images.div_(255)).mul_(255)
         return images.mul_(self.factor).add_(self.offset), self.labels.index_select(0, indices)
 
-    def denormalize(self, images: Tensor) -> Tensor:
-        """Pixels in [0, 1] from normalised images of the same shape."""
-        return images * self.std + self.mean
-
 
 class BatchOrder(Sampler[Tensor]):
     """The indices of each batch, as one tensor: drawing them one by one would cost more than an MLP's step.

@@ -70,7 +70,7 @@ def _panel(title: str, lines: dict[str, list[float]], best_epoch: int) -> Image.
     left, top, right, bottom = 48, 40, PANEL[0] - 16, PANEL[1] - 46
     epochs = len(next(iter(lines.values())))
     values = [value for line in lines.values() for value in line if math.isfinite(value)] or [0.0]
-    margin = 0.05 * (max(values) - min(values)) or 0.5
+    margin = 0.05 * (max(values) - min(values)) if max(values) > min(values) else 0.5
     low, high = min(values) - margin, max(values) + margin
 
     def place(epoch: float, value: float) -> tuple[float, float]:
@@ -177,7 +177,9 @@ def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[s
         for label, pred, prob in zip(labels[wrong].tolist(), preds.tolist(), probs.tolist(), strict=True)
     ]
     total = int((logits.argmax(1) != labels).sum())
-    title = f"the {len(wrong)} most confident of {total} mistakes: label \u2192 prediction" if total else "no mistakes"
+    title = (
+        f"the {len(wrong)} most confident of {total} mistakes: label \u2192 prediction" if total > 0 else "no mistakes"
+    )
     return sample_grid(images[wrong].float() / 255, captions, title=title)
 
 

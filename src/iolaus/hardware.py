@@ -1,5 +1,7 @@
 """Where a model computes, how precisely, and with how many threads."""
 
+import os
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ def resolve_device(device: str) -> torch.device:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
     chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (0 if chosen.index is None else chosen.index) >= torch.cuda.device_count():
         raise InputError(
             f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto"
         )
@@ -51,6 +53,7 @@ def set_threads(threads: int | str) -> int:
 def deterministic(device: torch.device) -> None:
     """Have CUDA choose kernels whose results do not vary; the CPU's do not at a given number of threads."""
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products may vary
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
 

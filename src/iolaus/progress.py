@@ -59,7 +59,7 @@ class Progress:
         """Advance the bar by a batch."""
         if self.bar.disable:
             return
-        weight = 0.05 if self.images else 1.0
+        weight = 0.05 if self.images > 0 else 1.0
         self.loss += weight * (loss - self.loss)
         self.accuracy += weight * (accuracy - self.accuracy)
         self.images += count
