@@ -221,7 +221,7 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, digit_box: i
 
 
 def test_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a readable image: .*directory"):
+    with pytest.raises(InputError, match=r" is a folder: name the images in it, as in .*/\*\.png$"):
         photos.prepare(tmp_path, SHAPE, 20)
 
 
