@@ -1,4 +1,5 @@
 import io
+import logging
 import re
 import sys
 
@@ -38,13 +39,14 @@ def test_the_bar_goes_on_where_an_interrupted_run_ended(monkeypatch: pytest.Monk
 
 
 def test_without_a_terminal_nothing_but_lines_is_written(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = engine.State(
         epoch=1, best_epoch=1, history=[
             {"train/loss": 1.0, "train/accuracy": 0.5, "val/loss": 0.8, "val/accuracy": 0.6, "lr": 0.1, "epoch_s": 2.0}
         ], images=100, train_s=2.0,
     )  # fmt: skip
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # without what earlier runs left
     with caplog.at_level("INFO"), Progress(epochs=3, batches=3) as progress:
         progress.on_batch(0.5, 0.75, 64)
         progress.on_epoch(state)
