@@ -74,8 +74,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     if state is not None:
         config.check_same_settings(identity, saved_settings, cfg.resume)
 
-    params = {group: job.runtime.choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
-    params |= {key: value for key, value in config.flatten(settings).items() if not key.endswith("_partial_")}
+    params = config.params(settings, job.runtime.choices)
     tags = {
         "overrides": " ".join(job.overrides.task),
         "output_dir": output,

@@ -1,9 +1,11 @@
 """What the tests share: data sets in memory, and the programs run in this process as from a shell."""
 
+import contextlib
 import logging
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,6 +65,29 @@ class Outcome:
 
 
 Program = Callable[..., Outcome]
+
+
+@contextlib.contextmanager
+def started(
+    folder: Path, digits_root: Path, *overrides: str, tracking: str = "none"
+) -> Iterator["subprocess.Popen[str]"]:
+    """A run on digits in a process of its own, ended with the context."""
+    data = ["data=digits", f"data.root={digits_root}", "model=mlp"]
+    command = [sys.executable, "src/train.py", *data, f"tracking={tracking}", f"root={folder}", *overrides]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        yield run
+        run.kill()
+
+
+def wait_for(run: "subprocess.Popen[str]", beginning: str) -> None:
+    """Read what a run prints up to the first line with this beginning."""
+    assert run.stdout is not None
+    lines = []
+    for line in run.stdout:
+        lines.append(line)
+        if line.startswith(beginning):
+            return
+    raise AssertionError("".join(lines))
 
 
 @pytest.fixture

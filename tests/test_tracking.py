@@ -17,7 +17,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Outcome, Program
+from conftest import ROOT, Outcome, Program, started, wait_for
 
 from iolaus import checkpoint, engine, hardware, tracking
 from iolaus.data import Data
@@ -165,15 +165,9 @@ def test_a_failed_run_says_failed_and_why(tracked: Program, home: Path) -> None:
 def test_an_interrupted_run_is_killed_and_its_resumption_goes_on_in_it(
     home: Path, digits_root: Path, tracked: Program
 ) -> None:
-    overrides = ["data=digits", f"data.root={digits_root}", "model=mlp", "epochs=30", "model.hidden_sizes=[2000,500]"]
-    with subprocess.Popen(
-        [sys.executable, "src/train.py", *overrides, f"root={home}", f"hydra.run.dir={home}/cut"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as run:  # fmt: skip
-        assert run.stdout is not None
-        for line in run.stdout:
-            if line.startswith("epoch 2/"):
-                break
+    overrides = ["epochs=30", "model.hidden_sizes=[2000,500]", f"hydra.run.dir={home}/cut"]
+    with started(home, digits_root, *overrides, tracking="mlflow") as run:
+        wait_for(run, "epoch 2/")
         run.send_signal(signal.SIGINT)
         rest, _ = run.communicate(timeout=60)
     assert run.returncode != 0
@@ -193,15 +187,9 @@ def test_an_interrupted_run_is_killed_and_its_resumption_goes_on_in_it(
 def test_a_run_that_was_killed_outright_goes_on_in_its_mlflow_run(
     home: Path, digits_root: Path, tracked: Program
 ) -> None:
-    overrides = ["data=digits", f"data.root={digits_root}", "model=mlp", "epochs=9", "model.hidden_sizes=[2000,500]"]
-    with subprocess.Popen(
-        [sys.executable, "src/train.py", *overrides, f"root={home}", f"hydra.run.dir={home}/killed"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as run:  # fmt: skip
-        assert run.stdout is not None
-        for line in run.stdout:
-            if line.startswith("epoch 2/"):
-                break
+    overrides = ["epochs=9", "model.hidden_sizes=[2000,500]", f"hydra.run.dir={home}/killed"]
+    with started(home, digits_root, *overrides, tracking="mlflow") as run:
+        wait_for(run, "epoch 2/")
         run.kill()
     left = newest(home)
     assert left.info.status == "RUNNING"

@@ -1,4 +1,3 @@
-import contextlib
 import errno
 import json
 import os
@@ -9,13 +8,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Program
+from conftest import ROOT, Program, started, wait_for
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
@@ -34,26 +32,6 @@ def timeless(results: dict[str, object]) -> dict[str, object]:
     assert isinstance(history, list)
     kept["history"] = [{name: value for name, value in epoch.items() if name != "epoch_s"} for epoch in history]
     return kept
-
-
-@contextlib.contextmanager
-def started(folder: Path, digits_root: Path, *overrides: str) -> Iterator["subprocess.Popen[str]"]:
-    """A run in a process of its own, ended with the context."""
-    arguments = ["data=digits", f"data.root={digits_root}", "model=mlp", "tracking=none", f"root={folder}", *overrides]
-    command = [sys.executable, "src/train.py", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-        yield run
-        run.kill()
-
-
-def wait_for(run: "subprocess.Popen[str]", beginning: str) -> None:
-    assert run.stdout is not None
-    lines = []
-    for line in run.stdout:
-        lines.append(line)
-        if line.startswith(beginning):
-            return
-    raise AssertionError("".join(lines))
 
 
 def test_a_run_leaves_its_metrics_model_and_pictures(program: Program, digits: Data) -> None:

@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -137,6 +137,12 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     kept = {str(key): value for key, value in plain.items() if key not in ("resume", "tracking", "root")}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
     return kept
+
+
+def params(settings: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tracker records of a run: the choice of each group, and every key with its value."""
+    chosen = {group: choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
+    return chosen | {key: value for key, value in flatten(settings).items() if not key.endswith("_partial_")}
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
