@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 config.register()
 gc.disable()  # composing leaves no garbage, and looking for it is a twentieth of --help
 if "OMP_WAIT_POLICY" not in os.environ:
-    # PyTorch's threads spin while they wait for each other, by default for so long that beside one other busy program
-    # a step takes 30 times as long as alone; a sixth of it is as fast alone, and then 10 times
+    # PyTorch's threads spin while they wait for each other, by default so long that one other busy program makes them
+    # many times slower; a sixth of that is as fast alone, and suffers a third as much
     os.environ.setdefault("GOMP_SPINCOUNT", "50000")
 
 

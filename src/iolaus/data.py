@@ -121,9 +121,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         """Keep images uint8 (N, C, H, W) and labels (N,) where they are."""
         self.images, self.labels, self.augment = images, labels, augment
-        self.mean = torch.tensor(mean, device=images.device).view(-1, 1, 1)  # (C, 1, 1)
-        self.std = torch.tensor(std, device=images.device).view(-1, 1, 1)
-        self.factor, self.offset = 1 / (255 * self.std), -self.mean / self.std  # from grey levels, in two passes
+        means, stds = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std))  # (C, 1, 1)
+        self.factor, self.offset = 1 / (255 * stds), -means / stds  # from grey levels, in two passes
 
     def __len__(self) -> int:
         """The number of images, not of batches."""
