@@ -1,1 +1,5 @@
 """Iolaus: Hydra-configured hyperparameter sweeps for PyTorch image classifiers."""
+
+from iolaus.current import current_trial, report
+
+__all__ = ["current_trial", "report"]

@@ -1,0 +1,50 @@
+"""Who runs a trial, and whether that process still lives."""
+
+import functools
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+LEASE_S = 120.0
+"""Seconds for which a lease holds where its process cannot be looked for: on another host, say."""
+
+
+def lease() -> dict[str, Any]:
+    """A lease of this process from now on, in JSON's types."""
+    pid = os.getpid()
+    return {"host": _host(), "pid": pid, "started": _started(pid), "expires": time.time() + LEASE_S}
+
+
+def holds(lease: dict[str, Any]) -> bool:
+    """Whether the process that took a lease can still finish what it took it for.
+
+    On the same host it can as long as it exists, however long ago the lease was renewed: a computer may have been
+    asleep. Elsewhere the lease must not have expired.
+    """
+    if lease["host"] == _host() and lease["started"] is not None:
+        return bool(_started(lease["pid"]) == lease["started"])
+    return bool(time.time() < lease["expires"])
+
+
+@functools.cache
+def _host() -> str:
+    """A name under which process numbers are unique: containers and reboots have other ones."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:  # not Linux
+        pass
+    return "/".join(parts)
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it is gone, or this is not Linux."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
+    return None if state in "ZX" else int(fields[18])  # a zombie finishes nothing

@@ -1,0 +1,160 @@
+"""What a sweep shows while it runs, read from the study: a line for each trial that ends, and what is under way."""
+
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, TextIO
+
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from iolaus.search import END, FAILED, INTERRUPTED, LOST, SURPLUS, Search, Tally
+
+STATUS_S = 30.0
+"""Seconds between two lines about what is under way, where there is no terminal to keep one in."""
+
+
+class Live:
+    """Shows a search until the context ends.
+
+    Args:
+        search: The search, from a storage of its own: it is read in a thread.
+        workers: How many are at work.
+        alone: Whether nothing else writes to the terminal, so that lines may be kept at its foot.
+        every_s: Seconds between two looks.
+    """
+
+    def __init__(
+        self, search: Search, workers: int, alone: bool, every_s: float = 0.5, out: TextIO | None = None
+    ) -> None:
+        """Remember what has ended before."""
+        self.search, self.workers, self.every_s = search, workers, every_s
+        self.out = out or sys.stdout
+        self.in_place = alone and self.out.isatty()
+        trials = search.study.get_trials(deepcopy=False)
+        self.seen = {trial.number for trial in trials if trial.state.is_finished()}
+        self.settled = 0
+        self.best = best_of(search.study, trials)
+        self.start = self.last_status = time.monotonic()
+        self.before = search.tally().counted
+        self.lines = 0  # at the terminal's foot
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Live":
+        """Begin to show."""
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Show the last ones that ended, and stop."""
+        self.done.set()
+        self.thread.join()
+        self._look(last=True)
+
+    def _watch(self) -> None:
+        while not self.done.wait(self.every_s):
+            self._look()
+
+    def _look(self, last: bool = False) -> None:
+        trials = self.search.study.get_trials(deepcopy=False)
+        while self.settled < len(trials) and trials[self.settled].number in self.seen:
+            self.settled += 1
+        ended = [
+            trial for trial in trials[self.settled :] if trial.state.is_finished() and trial.number not in self.seen
+        ]
+        lines = []
+        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or trial.datetime_start):  # type: ignore
+            self.seen.add(trial.number)
+            if trial.system_attrs.get(END) == SURPLUS:
+                continue
+            better = is_better(self.search.study, trial, self.best)
+            self.best = trial if better else self.best
+            lines.append(ended_line(trial, better))
+        tally = self.search.tally()
+        now = time.monotonic()
+        if self.in_place:
+            foot = [] if last else [self._status(tally), *(running_line(trial) for trial in tally.running)]
+            erase = f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
+            self.out.write(erase + "".join(f"{line}\n" for line in [*lines, *foot]))
+            self.lines = len(foot)
+        else:
+            if now > self.last_status + STATUS_S and not last:
+                lines.append("; ".join([self._status(tally), *(running_line(trial) for trial in tally.running)]))
+                self.last_status = now
+            self.out.write("".join(f"{line}\n" for line in lines))
+        self.out.flush()
+
+    def _status(self, tally: Tally) -> str:
+        parts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
+        if tally.failed:
+            parts.append(f"{tally.failed} of them failed")
+        parts.append(f"{len(tally.running)} running")
+        if self.best is not None and self.best.values:
+            parts.append(f"best {self.best.values[0]:.6g} (trial {self.best.number})")
+        here = tally.counted - self.before
+        if here > 0:
+            left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
+            parts.append(f"about {timedelta(seconds=round(left))} left")
+        return ", ".join(parts)
+
+
+def best_of(study: Study, trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """The best complete trial by the first objective."""
+    best = None
+    for trial in trials:
+        best = trial if is_better(study, trial, best) else best
+    return best
+
+
+def is_better(study: Study, trial: FrozenTrial, best: FrozenTrial | None) -> bool:
+    """Whether a trial is complete and beats another by the first objective."""
+    if trial.state != TrialState.COMPLETE:
+        return False
+    if best is None:
+        return True
+    if study.directions[0] == StudyDirection.MAXIMIZE:
+        return trial.values[0] > best.values[0]
+    return trial.values[0] < best.values[0]
+
+
+def ended_line(trial: FrozenTrial, best: bool) -> str:
+    """How a trial ended."""
+    if trial.state == TrialState.COMPLETE:
+        values = ", ".join(f"{value:.6g}" for value in trial.values)
+        how = f"{values}{' (best so far)' if best else ''}"
+    elif trial.state == TrialState.FAIL:
+        end, reason = trial.system_attrs.get(END, FAILED), trial.user_attrs.get("reason", "no reason given")
+        how = f"{reason}; to be tried again" if end in (LOST, INTERRUPTED) else f"failed: {reason}"
+    else:
+        how = trial.state.name.lower()
+    duration = f" in {trial.duration.total_seconds():.1f} s" if trial.duration is not None else ""
+    return f"trial {trial.number}: {how}{duration}: {settings(trial.params)}"
+
+
+def running_line(trial: FrozenTrial) -> str:
+    """How far a trial is."""
+    step = trial.last_step
+    at = f"step {step}, {trial.intermediate_values[step]:.6g}" if step is not None else "started"
+    return f"  trial {trial.number}: {at}: {settings(trial.params)}"
+
+
+def settings(params: Mapping[str, Any]) -> str:
+    """Parameters as overrides."""
+    shown = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    return " ".join(shown)
+
+
+def why_failed(reasons: Counter[str]) -> list[str]:
+    """Reasons in the order of their frequency; those that differ only in numbers are one."""
+    kinds: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for reason, count in reasons.items():
+        kind = re.sub(r"\d[\d.e+-]*", "#", reason)
+        kinds[kind] += count
+        example.setdefault(kind, reason)
+    return [f"{count} x {example[kind]}" for kind, count in kinds.most_common()]

@@ -1,0 +1,17 @@
+"""What this machine has for workers to share, found out without PyTorch."""
+
+import os
+from pathlib import Path
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    found = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(len(list(found.iterdir())))] if found.is_dir() else []

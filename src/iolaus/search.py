@@ -1,0 +1,324 @@
+"""A search, and the life of its trials: claimed by one worker, told its end once, tried again if it was lost.
+
+Nothing is decided but by what stands in the study's storage, so that any process may be killed at any moment, and any
+number of them may work on one study. These rules make the total exact:
+
+- A trial *counts* if it is COMPLETE, PRUNED or FAIL, except a FAIL that says nothing about its parameters: its worker
+  was ``lost`` (for the first two times), it was ``interrupted`` by the user, or it was ``surplus``.
+- Whoever makes a trial looks afterwards at those with smaller numbers. If as many of them count or may still count as
+  were asked for, the new one is surplus. Numbers are given in order, so the largest one that counts has seen all
+  others: there can never be too many. A lock on one host makes surplus trials rare; it is not what makes it exact.
+- A trial carries the lease of its process from its first moment. Once that cannot be alive, whoever notices first
+  makes it FAIL, and its parameters are taken up by a new trial: the smallest number that names it is the one.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
+from optuna.samplers._lazy_random_state import LazyRandomState
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from iolaus.lease import LEASE_S, holds, lease
+
+log = logging.getLogger(__name__)
+
+# What a trial carries besides Optuna's own attributes.
+LEASE = "iolaus:lease"
+RETRY_OF = "iolaus:retry_of"
+"""The number of the lost trial whose parameters it takes up."""
+DRAW = "iolaus:draw"
+"""Which stream of random numbers a retry continues: that of the trial that first drew its parameters."""
+LOSSES = "iolaus:losses"
+"""How often its parameters had been lost before it was made."""
+END = "iolaus:end"
+"""Why it is FAIL: one of the following."""
+FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
+
+MAX_LOSSES = 3
+"""The loss that counts, so that parameters whose trial always gets killed cannot keep a study from ending."""
+JUDGED_FROM = 5
+"""The number of trials from which on the share of failures is judged, or all of them if there are fewer."""
+GRID = ("grid_id", "search_space")
+"""Where GridSampler notes which point of its grid a trial is."""
+POLL_S = 0.5
+"""Seconds between two looks of a worker that has nothing to do at those that have."""
+
+
+@dataclass
+class Tally:
+    """What the trials up to some number come to."""
+
+    size: int = 0
+    counted: int = 0
+    failed: int = 0
+    """Those among the counted that are FAIL."""
+    draws: int = 0
+    """How often new parameters were drawn."""
+    running: list[FrozenTrial] = field(default_factory=list)
+    waiting: list[FrozenTrial] = field(default_factory=list)
+    lost: dict[int, tuple[FrozenTrial, int]] = field(default_factory=dict)
+    """Lost and interrupted trials by number, each with its draw."""
+    taken_up: set[int] = field(default_factory=set)
+    """The lost trials that another one takes up."""
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Include the next trial."""
+        attrs = trial.system_attrs
+        retry_of, draw = attrs.get(RETRY_OF), attrs.get(DRAW, self.draws)
+        self.size += 1
+        self.draws += retry_of is None
+        end = attrs.get(END, FAILED) if trial.state == TrialState.FAIL else None
+        if retry_of is not None and end != SURPLUS:
+            self.taken_up.add(retry_of)
+        if trial.state == TrialState.RUNNING:
+            self.running.append(trial)
+        elif trial.state == TrialState.WAITING:
+            self.waiting.append(trial)
+        elif end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES):
+            self.lost[trial.number] = trial, draw
+        elif end != SURPLUS:
+            self.counted += 1
+            if end is not None:
+                self.failed += 1
+                self.reasons[trial.user_attrs.get("reason", "no reason given")] += 1
+
+    @property
+    def pending(self) -> list[tuple[FrozenTrial, int]]:
+        """Lost trials that nobody has taken up yet, each with its draw."""
+        return [lost for number, lost in self.lost.items() if number not in self.taken_up]
+
+    def fails_too_often(self, max_failure_rate: float, n_trials: int) -> bool:
+        """Whether more than this share of the trials has failed, which is judged from `JUDGED_FROM` trials on."""
+        return self.counted >= min(JUDGED_FROM, n_trials) and self.failed > max_failure_rate * self.counted
+
+
+class Search:
+    """A study as its workers see it.
+
+    Args:
+        study: With the sampler that is to be used.
+        n_trials: The study's total.
+        max_failure_rate: In [0, 1]; above it nothing is claimed any more.
+        seed: Of the sampler. Each draw has a stream of its own, so that no two workers propose the same point.
+        folder: Where the lock lies that the workers of a host share.
+    """
+
+    def __init__(self, study: Study, n_trials: int, max_failure_rate: float, seed: int, folder: Path) -> None:
+        """Look at a study; nothing is changed."""
+        self.study, self.n_trials, self.max_failure_rate, self.seed = study, n_trials, max_failure_rate, seed
+        self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
+        self._settled = Tally()
+
+    def tally(self, before: int | None = None) -> Tally:
+        """Count all trials, or those with smaller numbers than `before`."""
+        trials = self.study.get_trials(deepcopy=False)[:before]
+        # What is finished does not change, so it is counted once.
+        while self._settled.size < len(trials) and trials[self._settled.size].state.is_finished():
+            self._settled.add(trials[self._settled.size])
+        settled = self._settled
+        tally = dataclasses.replace(
+            settled,
+            running=[],
+            waiting=[],
+            lost=settled.lost.copy(),
+            taken_up=settled.taken_up.copy(),
+            reasons=settled.reasons.copy(),
+        )
+        for trial in trials[tally.size :]:
+            tally.add(trial)
+        return tally
+
+    def is_over(self, tally: Tally) -> bool:
+        """Whether there is nothing left to claim, now or later."""
+        return tally.counted >= self.n_trials or tally.fails_too_often(self.max_failure_rate, self.n_trials)
+
+    def claim(self) -> Trial | None:
+        """Take the next trial, whose parameters are still to be suggested; None when the search is over.
+
+        Waits while others are at work on the last ones: what they lose is to be taken up.
+        """
+        while True:
+            with self._lock:
+                self.give_up_lost()
+                tally = self.tally()
+                if self.is_over(tally):
+                    return None
+                if tally.counted + len(tally.running) < self.n_trials:
+                    claimed = self._pop(tally) or self._create(tally)
+                    if claimed is not None:
+                        return self._begin(*claimed)
+                    continue
+            time.sleep(POLL_S)
+
+    def _pop(self, tally: Tally) -> tuple[int, int] | None:
+        """Take the first trial that somebody has enqueued."""
+        storage = self.study._storage
+        for trial in tally.waiting:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                # The lease first: nobody must find the trial running without one.
+                storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
+                if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
+                    older = self.tally(before=trial.number)
+                    if self._has_room(older):
+                        return trial._trial_id, older.draws
+                    self.study.enqueue_trial(trial.system_attrs.get("fixed_params", {}), trial.user_attrs)
+                    self._end(trial._trial_id, SURPLUS, "others had been faster")
+                    return None
+        return None
+
+    def _create(self, tally: Tally) -> tuple[int, int] | None:
+        """Make a trial, of parameters that were lost or of new ones."""
+        attrs: dict[str, Any] = {LEASE: lease()}
+        retried = tally.pending[0] if tally.pending else None
+        if retried is not None:
+            lost, draw = retried
+            attrs |= {RETRY_OF: lost.number, DRAW: draw, LOSSES: losses(lost)}
+            attrs |= {key: lost.system_attrs[key] for key in GRID if key in lost.system_attrs}
+            attrs["fixed_params"] = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
+        storage, study_id = self.study._storage, self.study._study_id
+        template = create_trial(state=TrialState.RUNNING, system_attrs=attrs)
+        trial_id = storage.create_new_trial(study_id, template)
+        older = self.tally(before=storage.get_trial(trial_id).number)
+        if self._has_room(older) and (retried is None or retried[0].number not in older.taken_up):
+            return trial_id, older.draws if retried is None else retried[1]
+        self._end(trial_id, SURPLUS, "others had been faster")
+        return None
+
+    def _has_room(self, older: Tally) -> bool:
+        return older.counted + len(older.running) + len(older.waiting) < self.n_trials
+
+    def _begin(self, trial_id: int, draw: int) -> Trial:
+        reseed(self.study.sampler, self.seed, draw)
+        self.study._thread_local.cached_all_trials = None  # as Study.ask does: samplers keep them for one trial
+        return Trial(self.study, trial_id)
+
+    @contextlib.contextmanager
+    def lease_renewed(self, trial: Trial) -> Iterator[None]:
+        """Renew a trial's lease from time to time, for those who cannot see this process."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(LEASE_S / 4):
+                try:
+                    self.study._storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
+                except UpdateFinishedTrialError:
+                    return
+                except Exception as error:  # whatever a storage may raise: the next time it may be back
+                    log.warning("the lease of trial %d could not be renewed: %s", trial.number, error)
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def tell(self, trial: Trial, values: list[float]) -> bool:
+        """Finish a trial with its values; False if it was given up as lost meanwhile."""
+        return self._finish(trial, TrialState.COMPLETE, values)
+
+    def fail(self, trial: Trial, end: str, reason: str) -> bool:
+        """Finish a trial that has no value; False if it was given up as lost meanwhile.
+
+        Args:
+            trial: It has been claimed.
+            end: FAILED, or INTERRUPTED, which does not count.
+            reason: In a line.
+        """
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._note(trial._trial_id, end, reason)
+            return self._finish(trial, TrialState.FAIL, None)
+        return False
+
+    def _finish(self, trial: Trial, state: TrialState, values: list[float] | None) -> bool:
+        if self.study._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+            return False
+        try:
+            self.study.tell(trial, values, state)
+        except UpdateFinishedTrialError:
+            return False
+        except RuntimeError as error:  # GridSampler, which has no other way to say that the grid is complete
+            if "Study.stop" not in str(error):
+                raise
+        return True
+
+    def give_up_lost(self, end: str = LOST, own: bool = False) -> list[int]:
+        """Make each trial whose process is gone FAIL, and give their numbers.
+
+        Args:
+            end: INTERRUPTED where the user is the cause.
+            own: Also those of this very process, whose worker has ended.
+        """
+        given_up = []
+        with self._lock:
+            for trial in self.tally().running:
+                if not is_alive(trial) or (own and is_ours(trial)):
+                    with contextlib.suppress(UpdateFinishedTrialError):
+                        self._end(trial._trial_id, end, "its worker was lost" if end == LOST else "interrupted")
+                        given_up.append(trial.number)
+        return given_up
+
+    def _end(self, trial_id: int, end: str, reason: str) -> None:
+        """Make a trial FAIL that no sampler needs to hear of."""
+        self._note(trial_id, end, reason)
+        self.study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def _note(self, trial_id: int, end: str, reason: str) -> None:
+        storage = self.study._storage
+        storage.set_trial_system_attr(trial_id, END, end)
+        storage.set_trial_user_attr(trial_id, "reason", reason[:2000])
+
+
+def is_alive(trial: FrozenTrial) -> bool:
+    """Whether a running trial can still come to an end by itself."""
+    if LEASE in trial.system_attrs:
+        return holds(trial.system_attrs[LEASE])
+    # Another program's, which renews nothing.
+    assert trial.datetime_start is not None
+    return time.time() < trial.datetime_start.timestamp() + LEASE_S
+
+
+def is_ours(trial: FrozenTrial) -> bool:
+    """Whether it is this process that has claimed a trial."""
+    held, ours = trial.system_attrs.get(LEASE, {}), lease()
+    return all(held.get(key) == ours[key] for key in ("host", "pid", "started"))
+
+
+def losses(trial: FrozenTrial) -> int:
+    """How often the parameters of a trial have been lost, this time included."""
+    attrs = trial.system_attrs
+    return int(attrs.get(LOSSES, 0) + (attrs.get(END) == LOST))
+
+
+def reseed(sampler: BaseSampler, seed: int, draw: int) -> None:
+    """Give every generator in a sampler the stream of a draw.
+
+    Optuna's own `reseed_rng` takes a random seed, and a sampler that is made anew forgets what makes it fast.
+    """
+    streams = 0
+
+    def visit(owner: object) -> None:
+        nonlocal streams
+        for value in vars(owner).values():
+            if isinstance(value, LazyRandomState):
+                value.rng.seed([seed, draw, streams])
+                streams += 1
+            elif isinstance(value, BaseSampler):
+                visit(value)
+
+    visit(sampler)

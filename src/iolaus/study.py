@@ -1,0 +1,111 @@
+"""A study as a whole: opened or made, checked to be the one that is meant, listed, deleted."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import BaseStorage
+from optuna.study import Study
+
+from iolaus.errors import InputError, require
+
+Direction = Literal["minimize", "maximize"]
+
+FORMAT = 1
+"""Raised when what we keep in a study changes so that older versions would misunderstand it."""
+
+
+def identity(
+    space: Mapping[str, BaseDistribution], directions: Sequence[str], others: Mapping[str, Any]
+) -> dict[str, str]:
+    """What makes a study this study and no other: trials that differ in any of it cannot be compared.
+
+    Args:
+        space: What is searched.
+        directions: Of the objectives.
+        others: Further facts by name, such as the settings that all trials share.
+    """
+    facts = {f"space.{name}": _readable(distribution) for name, distribution in space.items()}
+    return {**facts, "direction": ", ".join(directions), **{name: str(value) for name, value in others.items()}}
+
+
+def digest(facts: Mapping[str, str]) -> str:
+    """Eight hex digits that stand for an identity."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def open_study(
+    storage: BaseStorage, name: str, directions: Sequence[Direction], facts: Mapping[str, str], on_mismatch: str
+) -> Study:
+    """Open a study, or make it where it does not exist.
+
+    Args:
+        storage: Where it is kept.
+        name: Of the study.
+        directions: ``minimize`` or ``maximize`` for each objective.
+        facts: Its identity.
+        on_mismatch: ``refuse`` a study that was made with another identity, or ``continue`` and record the change.
+
+    Raises:
+        InputError: naming each fact that differs.
+    """
+    require(on_mismatch in ("refuse", "continue"), "on_mismatch", "refuse or continue", on_mismatch)
+    study = optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
+    attrs = study.user_attrs
+    if attrs.get("iolaus:format", FORMAT) > FORMAT:
+        raise InputError(
+            f"study {name} was made by a newer version of Iolaus (format {attrs['iolaus:format']}, this one knows "
+            f"{FORMAT}): use that version, or another study_name"
+        )
+    known = [direction.name.lower() for direction in study.directions]
+    if known != list(directions):
+        raise InputError(
+            f"study {name} has the direction {', '.join(known)}, not {', '.join(directions)}: use another study_name"
+        )
+    made_with = attrs.get("iolaus:identity")
+    if made_with is None:
+        study.set_user_attr("iolaus:identity", dict(facts))
+        study.set_user_attr("iolaus:format", FORMAT)
+    elif made_with != facts:
+        changes = difference(made_with, facts)
+        if on_mismatch == "refuse":
+            raise InputError(
+                f"study {name} was made with other settings: {'; '.join(changes)}. Leave them as they were, use "
+                "another study_name, or go on all the same with hydra.sweeper.on_mismatch=continue"
+            )
+        change = {
+            "time": datetime.now().isoformat(timespec="seconds"),
+            "from_trial": len(study.trials),
+            "what": changes,
+        }
+        study.set_user_attr("iolaus:changes", [*attrs.get("iolaus:changes", []), change])
+        study.set_user_attr("iolaus:identity", dict(facts))
+    return study
+
+
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Each fact that differs, in words."""
+    missing = "(absent)"
+    return [
+        f"{name} was {before.get(name, missing)}, now {now.get(name, missing)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def seed_of(study: Study) -> int:
+    """A seed for the sampler of a study that was given none: drawn once, the same for all who work on it."""
+    if "iolaus:seed" not in study.user_attrs:
+        study.set_user_attr("iolaus:seed", secrets.randbelow(2**31))
+    return int(study.user_attrs["iolaus:seed"])
+
+
+def _readable(distribution: BaseDistribution) -> str:
+    parsed = json.loads(distribution_to_json(distribution))
+    attributes = {key: value for key, value in parsed["attributes"].items() if value not in (None, False)}
+    return f"{parsed['name'].removesuffix('Distribution')} {json.dumps(attributes)}"

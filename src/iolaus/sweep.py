@@ -1,0 +1,332 @@
+"""A sweep from its command line to its summary: which study it is, who works on it, what came of it."""
+
+import itertools
+import json
+import logging
+import math
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra._internal.callbacks import Callbacks
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import Study
+
+from hydra_plugins.iolaus_local import LocalLauncher
+from iolaus import machine
+from iolaus.atomic import replaced
+from iolaus.config import flatten
+from iolaus.errors import InputError, is_number, require
+from iolaus.journal import absolute, open_storage
+from iolaus.live import Live, why_failed
+from iolaus.search import INTERRUPTED, LOST, Search
+from iolaus.study import Direction, digest, identity, open_study, seed_of
+from iolaus.worker import Plan, Worker, grid
+
+
+class SweepError(CompactHydraException):
+    """Ends a sweep with its message: Hydra prints nothing else of it."""
+
+
+class Sweep:
+    """One command that searches.
+
+    Args:
+        settings: The keys of ``hydra.sweeper``.
+        hydra_context: Hydra's.
+        task_function: What is run for each trial.
+        config: Of the sweep.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep what Hydra gives a sweeper."""
+        plain = OmegaConf.to_container(OmegaConf.create(dict(settings), flags={"allow_objects": True}), resolve=True)
+        assert isinstance(plain, dict)
+        self.settings = plain
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def run(self, arguments: Sequence[str]) -> None:
+        """Search until the study has its total, then show the best and write ``optimization_results.yaml``.
+
+        Args:
+            arguments: The overrides of the command line that are not Hydra's own.
+
+        Raises:
+            SweepError: for a mistake of the user's, or when too many trials fail.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with _sigterm_as_ctrl_c():
+                self._run(arguments)
+        except InputError as error:
+            raise SweepError(f"error: {error}") from None
+
+    def _run(self, arguments: Sequence[str]) -> None:
+        plan, facts = self._plan(arguments)
+        workers = self._workers(plan)
+        storage = open_storage(plan.storage)
+        study = open_study(storage, plan.study_name, self._directions(), facts, self.settings["on_mismatch"])
+        if plan.seed is None:
+            plan = plan.with_seed(seed_of(study))
+        search = plan.open()
+        search.give_up_lost()
+        tally = search.tally()
+        print(
+            f"study {plan.study_name}: {tally.counted} of {plan.n_trials} trials finished; "
+            f"{workers if not search.is_over(tally) else 0} workers; {plan.folder}",
+            flush=True,
+        )
+        interrupted, problem = False, None
+        self._notify("on_study_start", study)
+        try:
+            if not search.is_over(tally):
+                problem = self._launch(plan, workers)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
+            self._notify("on_study_end", study)
+            self._write_results(study, Path(plan.folder))
+        self._conclude(search, plan, interrupted, problem)
+
+    def _plan(self, arguments: Sequence[str]) -> tuple[Plan, dict[str, str]]:
+        """What is to be searched, and the identity of its study; everything is checked that can be."""
+        given = self.settings
+        whole = {"n_trials": given["n_trials"], "n_jobs": 1 if given["n_jobs"] is None else given["n_jobs"]}
+        for key, value in whole.items():
+            require(value >= 1, f"hydra.sweeper.{key}", "at least 1", value)
+        rate = given["max_failure_rate"]
+        require(is_number(rate) and 0 <= rate <= 1, "hydra.sweeper.max_failure_rate", "in [0, 1]", rate)
+
+        space: dict[str, BaseDistribution] = {}
+        fixed: dict[str, str] = {}
+        deletions: list[str] = []
+        for override in [*(f"{key}={value}" for key, value in (given["params"] or {}).items()), *arguments]:
+            try:
+                searched, constant, deleted = create_params_from_overrides([override])
+            except (ValueError, NotImplementedError, AssertionError) as error:
+                raise InputError(f"{override} is no search space: {error}") from error
+            for name in [*searched, *constant]:  # of two for the same key the later one holds
+                space.pop(name, None)
+                fixed.pop(name, None)
+            space |= searched
+            fixed |= constant
+            deletions += deleted
+
+        sampler = dict(given["sampler"])
+        n_trials = given["n_trials"]
+        if sampler["_target_"] == "optuna.samplers.GridSampler":
+            try:
+                n_trials = min(n_trials, math.prod(len(values) for values in grid(space).values()))
+            except ValueError as error:
+                raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
+
+        facts = identity(space, self._directions(), self._shared(space, fixed, deletions))
+        name = given["study_name"]
+        if name is None:
+            search = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
+            name = f"{search}-{digest({**facts, 'sampler': json.dumps(sampler, sort_keys=True, default=str)})}"
+        folder = self._set_folder(name)
+        plan = Plan(
+            storage=absolute(given["storage"] or str(folder / "journal.log")),
+            study_name=name,
+            folder=str(folder),
+            n_trials=n_trials,
+            max_failure_rate=rate,
+            space=space,
+            fixed=fixed,
+            deletions=deletions,
+            custom_search_space=given["custom_search_space"],
+            sampler=sampler,
+            seed=sampler.get("seed"),
+        )
+        self.first = plan.overrides({name: _first_value(distribution) for name, distribution in space.items()})
+        self.hydra_context.config_loader.load_sweep_config(self.config, self.first)  # a misspelt key, say
+        return plan, facts
+
+    def _directions(self) -> list[Direction]:
+        given = self.settings["direction"]
+        directions: list[Direction] = []
+        for direction in given if isinstance(given, list) else [given]:
+            name: Any = direction.name if isinstance(direction, Enum) else direction
+            require(name in ("minimize", "maximize"), "hydra.sweeper.direction", "minimize or maximize", name)
+            directions.append(name)
+        return directions
+
+    def _shared(self, space: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> dict[str, Any]:
+        """What all trials have in common: the configuration, but for what is searched."""
+        config = OmegaConf.to_container(self.config, resolve=False)
+        assert isinstance(config, dict)
+        every = flatten({key: value for key, value in config.items() if key != "hydra"})
+        searched = tuple(name.lstrip("+").split("@")[0].replace("/", ".") for name in space)
+        shared = {
+            name: value
+            for name, value in every.items()
+            if not any(name == key or name.startswith(f"{key}.") for key in searched)
+        }
+        shared |= {name: value for name, value in fixed.items() if name not in shared or searched}
+        shared |= dict.fromkeys(deletions, "deleted")
+        if self.settings["custom_search_space"] is not None:
+            shared["custom_search_space"] = self.settings["custom_search_space"]
+        return shared
+
+    def _set_folder(self, study_name: str) -> Path:
+        """Make ``hydra.sweep.dir`` the study's, where it would be a new one for each command, and give it."""
+        raw = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        assert isinstance(raw, dict)
+        if "${now:" in raw["dir"]:
+            name = re.sub(r"[^\w.+-]", "_", study_name)
+            with read_write(self.config.hydra), open_dict(self.config.hydra):
+                self.config.hydra.sweep.dir = raw["dir"][: raw["dir"].index("${now:")] + name
+        folder = Path(self.config.hydra.sweep.dir).absolute()
+        with read_write(self.config.hydra), open_dict(self.config.hydra):
+            self.config.hydra.sweep.dir = str(folder)
+            # Each trial is composed from these.
+            quoted = QuotedString(str(folder), Quote.single).with_quotes()
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")
+        return folder
+
+    def _workers(self, plan: Plan) -> int:
+        """How many workers, by the rule that ``n_jobs`` documents."""
+        asked = self.settings["n_jobs"]
+        overrides = self.config.hydra.overrides.hydra
+        in_process = any(override.startswith("hydra/launcher=basic") for override in overrides)
+        automatic = len(machine.gpus()) or machine.cores()
+        return 1 if in_process else min(automatic if asked is None else asked, plan.n_trials)
+
+    def _launch(self, plan: Plan, workers: int) -> str | None:
+        """Have the workers do their work; gives what kept one of them from it."""
+        folders = Path(plan.folder) / "workers"
+        folders.mkdir(parents=True, exist_ok=True)
+        first = _reserve(folders, workers)
+        worker = Worker(plan, self.task_function, self.hydra_context, self.config, first)
+        launcher = self._launcher(worker, workers)
+        overrides = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
+        with Live(plan.open(), workers, alone=workers > 1):
+            try:
+                returned = launcher.launch([overrides] * workers, initial_job_idx=first)
+            except Exception as error:  # joblib's, if one of its processes was killed
+                return f"{type(error).__name__}: {error}"
+        return next((str(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
+
+    def _launcher(self, worker: Worker, workers: int) -> Launcher:
+        """The launcher that is configured; ours instead of Hydra's default, which has one process."""
+        # The callbacks are for trials, not for the jobs that run them.
+        context = HydraContext(self.hydra_context.config_loader, Callbacks(), self.hydra_context.execution_whitelist)
+        if self.config.hydra.runtime.choices["hydra/launcher"] != "basic" or workers == 1:
+            logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
+            return Plugins.instance().instantiate_launcher(context, worker, self.config)
+        launcher = LocalLauncher()
+        launcher.setup(hydra_context=context, task_function=worker, config=self.config)
+        return launcher
+
+    def _notify(self, event: str, study: Study) -> None:
+        """Tell Hydra's callbacks that know more events than Hydra's own."""
+        for callback in self.hydra_context.callbacks.callbacks:
+            if hasattr(callback, event):
+                getattr(callback, event)(config=self.config, study=study)
+
+    def _write_results(self, study: Study, folder: Path) -> None:
+        """Write what the official sweeper writes."""
+        results: dict[str, Any] = {"name": "optuna"}
+        if len(study.directions) == 1:
+            with suppress(ValueError):  # no trial is complete
+                results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
+        else:
+            results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+        with replaced(folder / "optimization_results.yaml") as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
+
+    def _conclude(self, search: Search, plan: Plan, interrupted: bool, problem: str | None) -> None:
+        tally = search.tally()
+        for line in self._summary(search.study, plan):
+            print(line)
+        state = f"{tally.counted} of {plan.n_trials} trials finished"
+        if interrupted:
+            print(f"interrupted: {state}; the same command goes on", flush=True)
+            sys.exit(130)
+        if tally.fails_too_often(plan.max_failure_rate, plan.n_trials):
+            raise SweepError(
+                f"error: {tally.failed} of {tally.counted} trials failed, more than "
+                f"hydra.sweeper.max_failure_rate={plan.max_failure_rate} allows:\n  "
+                + "\n  ".join(why_failed(tally.reasons))
+                + f"\nTheir tracebacks are in their folders in {plan.folder}. Mend the cause and search under another "
+                "study_name, or go on with a higher rate."
+            )
+        if problem is not None or tally.counted < plan.n_trials:
+            raise SweepError(f"error: the workers ended early ({problem}): {state}; the same command goes on")
+
+    def _summary(self, study: Study, plan: Plan) -> Iterator[str]:
+        """The best, its folder, and the command that trains it once more."""
+        if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
+            return
+        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+        if len(study.directions) > 1:
+            yield f"{len(best)} trials that no other beats in all objectives:"
+        for trial in best:
+            folder = Path(plan.folder) / trial.user_attrs.get("folder", str(trial.number))
+            yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
+            yield f"  once more:  {_command(plan.overrides(trial.params), self.config)}"
+
+
+def _command(overrides: Sequence[str], config: DictConfig) -> str:
+    """The shell command of a single run with these overrides."""
+    options = [
+        part
+        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
+        if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+        for part in ([flag] if "=" in flag else [flag, value])
+    ]
+    return shlex.join(["python", sys.argv[0], *options, *overrides])
+
+
+def _first_value(distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.low
+
+
+def _reserve(folders: Path, count: int) -> int:
+    """Make folders for so many workers, with numbers that nobody else has, and give the first of them."""
+    taken = [int(folder.name) for folder in folders.iterdir() if folder.name.isdecimal()]
+    first = max(taken, default=-1) + 1
+    while True:
+        try:
+            for number in range(first, first + count):
+                (folders / str(number)).mkdir()
+        except FileExistsError:  # another command is as fast
+            first = first + count
+        else:
+            return first
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a sweep as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,203 @@
+"""A worker: an ordinary Hydra job that claims one trial after the other, and runs each as a Hydra job of its own."""
+
+import dataclasses
+import gc
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict, read_write
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GridSampler
+from optuna.trial import Trial
+
+from iolaus import machine
+from iolaus.current import set_current_trial
+from iolaus.journal import open_storage
+from iolaus.search import FAILED, INTERRUPTED, Search
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be searched, and where its study is kept: all that a worker has to be told."""
+
+    storage: str
+    study_name: str
+    folder: str
+    n_trials: int
+    max_failure_rate: float
+    space: Mapping[str, BaseDistribution]
+    fixed: Mapping[str, str]
+    """Overrides by key that all trials share."""
+    deletions: Sequence[str]
+    custom_search_space: str | None
+    sampler: Mapping[str, Any]
+    """Its configuration."""
+    seed: int | None
+    """Of the sampler; None only as long as the study is not open, which keeps one."""
+
+    def with_seed(self, seed: int) -> "Plan":
+        """The same with a seed, which the sampler is given if it takes one."""
+        sampler = {**self.sampler, "seed": seed} if "seed" in self.sampler else self.sampler
+        return dataclasses.replace(self, seed=seed, sampler=sampler)
+
+    def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """The overrides of a trial with these parameters."""
+        chosen = {**params, **self.fixed}
+        return [*(f"{name}={value}" for name, value in chosen.items()), *self.deletions]
+
+    def open(self) -> Search:
+        """Look at the study, which must exist."""
+        assert self.seed is not None
+        study = optuna.load_study(
+            study_name=self.study_name, storage=open_storage(self.storage), sampler=self._sampler()
+        )
+        return Search(study, self.n_trials, self.max_failure_rate, self.seed, Path(self.folder))
+
+    def _sampler(self) -> BaseSampler:
+        whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
+        sampler = instantiate(dict(self.sampler), _execution_whitelist_=whitelist)
+        if getattr(sampler, "func", None) is GridSampler:
+            sampler = sampler(grid(self.space))
+        assert isinstance(sampler, BaseSampler)
+        return sampler
+
+
+def grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """The values of each parameter that a grid goes through.
+
+    Raises:
+        ValueError: for a continuous parameter.
+    """
+    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+    return {name: OptunaSweeperImpl._to_grid_sampler_choices(distribution) for name, distribution in space.items()}
+
+
+@dataclass
+class Worker:
+    """The task function of a worker's job.
+
+    Args:
+        plan: The search.
+        task_function: What is run for each trial.
+        hydra_context: Of the sweep.
+        config: Of the sweep, from which each trial's is composed.
+        first: The number of the first worker's job.
+    """
+
+    plan: Plan
+    task_function: TaskFunction
+    hydra_context: HydraContext
+    config: DictConfig
+    first: int
+
+    def __call__(self, _: DictConfig) -> int:
+        """Work until the search is over, and give the number of trials that were run."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search = self.plan.open()
+        job: Any = HydraConfig.instance().cfg
+        gpus = machine.gpus()
+        if len(gpus) > 1:  # CUDA looks here when a trial first uses it
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(job.hydra.job.num - self.first) % len(gpus)]
+        done = 0
+        while (trial := search.claim()) is not None:
+            try:
+                self._run(search, trial)
+            finally:
+                configure_log(job.hydra.job_logging, job.hydra.verbose, self.hydra_context.execution_whitelist)
+            done += 1
+        return done
+
+    def _run(self, search: Search, trial: Trial) -> None:
+        try:
+            with search.lease_renewed(trial):
+                values = self._values(self._run_job(trial), len(search.study.directions))
+        except KeyboardInterrupt:
+            search.fail(trial, INTERRUPTED, "interrupted")
+            raise
+        except (Exception, SystemExit) as error:
+            log.warning("trial %d failed: %s", trial.number, error)
+            told = search.fail(trial, FAILED, f"{type(error).__name__}: {error}")
+            gc.collect()  # its traceback has held what the trial had allocated, in cycles
+        else:
+            told = search.tell(trial, values)
+        if not told:
+            log.warning("trial %d had been given up as lost, and is tried again elsewhere", trial.number)
+        torch = sys.modules.get("torch")  # if the task has imported it
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _run_job(self, trial: Trial) -> JobReturn:
+        config = self.compose(trial.number, self._suggest(trial))
+        trial.set_user_attr("folder", str(config.hydra.sweep.subdir))
+        set_current_trial(trial)
+        try:
+            return run_job(
+                hydra_context=self.hydra_context,
+                task_function=self.task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        finally:
+            set_current_trial(None)
+
+    def _suggest(self, trial: Trial) -> list[str]:
+        """Have the sampler choose, and give the trial's overrides."""
+        for name, distribution in self.plan.space.items():
+            trial._suggest(name, distribution)
+        if self.plan.custom_search_space is not None:
+            instantiate({"_target_": self.plan.custom_search_space, "_partial_": True})(self.config, trial)
+        both = trial.params.keys() & self.plan.fixed.keys()
+        if both:
+            raise ValueError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
+        return self.plan.overrides(trial.params)
+
+    def compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a trial, with a folder that nobody has written to."""
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        previous = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        try:
+            subdir, folder = str(config.hydra.sweep.subdir), Path(config.hydra.sweep.dir)
+        finally:
+            HydraConfig.instance().cfg = previous
+        free, again = subdir, 1
+        while (folder / free).exists():
+            again += 1
+            free = f"{subdir}_{again}"
+        with read_write(config.hydra):
+            config.hydra.sweep.subdir = free
+        return config
+
+    @staticmethod
+    def _values(job: JobReturn, objectives: int) -> list[float]:
+        """What the task returned, as numbers; raises what it raised."""
+        returned = job._return_value  # the property would print a line for each failure
+        if job.status is JobStatus.FAILED:
+            raise returned
+        try:
+            values = [float(returned)] if objectives == 1 else [float(value) for value in returned]
+        except (TypeError, ValueError):
+            expected = "a number" if objectives == 1 else f"{objectives} numbers"
+            raise ValueError(f"the task must return {expected}, but returned {returned!r}") from None
+        if len(values) != objectives:
+            raise ValueError(f"the task must return {objectives} numbers, but returned {len(values)}")
+        if any(value != value for value in values):
+            raise ValueError("the task returned NaN")
+        return values

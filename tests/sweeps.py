@@ -1,0 +1,158 @@
+"""What the tests of searches share: a small Hydra app, commands that sweep it, and what must hold of a study."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from iolaus.journal import open_storage
+from iolaus.search import DRAW, END, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Search, losses
+
+ROOT = Path(__file__).parents[1]
+
+APP = '''
+import os, time
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+@hydra.main(config_path=None, config_name="config")
+def main(cfg):
+    folder = HydraConfig.get().runtime.output_dir
+    with open(f"{folder}/ran", "a") as file:  # a folder that is written twice has two lines
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(cfg.seconds)
+    return (cfg.x - 2) ** 2
+
+if __name__ == "__main__":
+    from hydra.core.config_store import ConfigStore
+    ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05})
+    main()
+'''
+
+
+class App:
+    """A two-line Hydra app in a folder, and its sweeps."""
+
+    def __init__(self, folder: Path, *overrides: str, source: str = APP) -> None:
+        self.folder, self.overrides = folder, overrides
+        self.study_folder = folder / "study"
+        self.storage = str(self.study_folder / "journal.log")
+        (folder / "app.py").write_text(source)
+
+    def command(self, *overrides: str) -> list[str]:
+        fixed = ["hydra/sweeper=iolaus", "x=interval(0.0, 5.0)", f"hydra.sweep.dir={self.study_folder}"]
+        seed = ["hydra.sweeper.study_name=study", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
+        return [sys.executable, "app.py", "-m", *fixed, *seed, *self.overrides, *overrides]
+
+    def start(self, *overrides: str) -> "subprocess.Popen[str]":
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.Popen(
+            self.command(*overrides),
+            cwd=self.folder,
+            env={**env, "PYTHONPATH": str(ROOT / "src")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *overrides: str, code: int = 0) -> str:
+        with self.start(*overrides) as process:
+            out = process.communicate(timeout=120)[0]
+        assert process.returncode == code, out
+        return out
+
+    def search(self, n_trials: int, storage: str | None = None) -> Search:
+        study = optuna.load_study(study_name="study", storage=open_storage(storage or self.storage))
+        return Search(study, n_trials, 1.0, 0, self.study_folder)
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.search(1).study.get_trials()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state not in "ZX":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_until(holds: object, timeout_s: float = 30.0) -> None:
+    """Wait until a function gives something true."""
+    assert callable(holds)
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def check(app: App, n_trials: int, before: Sequence[FrozenTrial] = ()) -> list[FrozenTrial]:
+    """Everything that must hold of a study that has come to its total, whatever happened on the way.
+
+    Args:
+        app: With its study.
+        n_trials: The total.
+        before: The trials as they were at some earlier moment.
+    """
+    search = app.search(n_trials)
+    tally, trials = search.tally(), search.study.get_trials()
+    assert tally.counted == n_trials
+    assert not tally.pending
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert all(trial.state.is_finished() for trial in trials)
+
+    folders = [trial.user_attrs["folder"] for trial in trials if "folder" in trial.user_attrs]
+    assert len(folders) == len(set(folders))
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            ran = app.study_folder / trial.user_attrs["folder"] / "ran"
+            assert len(ran.read_text().splitlines()) == 1
+            assert trial.value == pytest.approx((trial.params["x"] - 2) ** 2)
+        else:
+            assert trial.state == TrialState.FAIL
+            assert trial.system_attrs[END] in (LOST, INTERRUPTED, SURPLUS)
+    for number, _ in tally.lost.items():
+        takers = [t for t in trials if t.system_attrs.get(RETRY_OF) == number and t.system_attrs.get(END) != SURPLUS]
+        assert len(takers) == 1
+        lost = trials[number]
+        assert all(takers[0].params.get(name, value) == value for name, value in lost.params.items())
+        assert losses(takers[0]) >= losses(lost)
+
+    drawn = [trial.params["x"] for trial in trials if DRAW not in trial.system_attrs and trial.params]
+    assert max(Counter(drawn).values()) == 1  # no two workers have proposed the same point
+
+    for old in before:
+        if old.state.is_finished():
+            new = trials[old.number]
+            assert (new.state, new.values, new.params) == (old.state, old.values, old.params)
+            assert new.datetime_complete == old.datetime_complete
+    return trials
