@@ -82,6 +82,7 @@ class Sweep:
     def _run(self, arguments: Sequence[str]) -> None:
         plan, facts = self._plan(arguments)
         workers = self._workers(plan)
+        self._notify("on_search_start", directions=self._directions())  # it may refuse
         storage = open_storage(plan.storage)
         study = open_study(storage, plan.study_name, self._directions(), facts, self.settings["on_mismatch"])
         if plan.seed is None:
@@ -95,7 +96,7 @@ class Sweep:
             flush=True,
         )
         interrupted, problem = False, None
-        self._notify("on_study_start", study)
+        self._notify("on_study_start", study=study)
         try:
             if not search.is_over(tally):
                 problem = self._launch(plan, workers)
@@ -103,7 +104,7 @@ class Sweep:
             interrupted = True
         finally:
             search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
-            self._notify("on_study_end", study)
+            self._notify("on_study_end", study=study)
             self._write_results(study, Path(plan.folder))
         self._conclude(search, plan, interrupted, problem)
 
@@ -238,11 +239,11 @@ class Sweep:
         launcher.setup(hydra_context=context, task_function=worker, config=self.config)
         return launcher
 
-    def _notify(self, event: str, study: Study) -> None:
-        """Tell Hydra's callbacks that know more events than Hydra's own."""
+    def _notify(self, event: str, **facts: Any) -> None:
+        """Tell Hydra's callbacks that know more events than Hydra's own; unlike there, what they raise counts."""
         for callback in self.hydra_context.callbacks.callbacks:
             if hasattr(callback, event):
-                getattr(callback, event)(config=self.config, study=study)
+                getattr(callback, event)(config=self.config, **facts)
 
     def _write_results(self, study: Study, folder: Path) -> None:
         """Write what the official sweeper writes."""
