@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
     import torch
 
-    from iolaus import checkpoint, engine, figures, hardware, metrics, models, tracking
+    from iolaus import checkpoint, current_trial, engine, figures, hardware, metrics, models, report, tracking
     from iolaus.progress import Progress, summary
 
     gc.enable()
@@ -84,7 +84,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         **tracking.provenance(config.project_root()),
     }
     with (
-        instantiate(cfg.tracking).run(params, tags, run_id) as run,
+        instantiate(cfg.tracking).run(params, tags, run_id, current_trial()) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
     ):
         run.log_data(data)
@@ -95,6 +95,7 @@ def main(cfg: DictConfig) -> float | list[float]:
             checkpoint.save_state(output / "checkpoint.pt", state, identity, run.id)
             run.log_epochs(state.history)
             progress.on_epoch(state)
+            report(state.epoch, state.history[-1][config.monitored(cfg)])
 
         try:
             state = engine.fit(

@@ -24,14 +24,17 @@ from omegaconf.errors import MissingMandatoryValue
 
 from iolaus.errors import InputError, is_number, require
 
-METRICS = (
-    "val/accuracy",
-    "val/loss",
-    "fit_s",
-    "params",
-    "images_per_s",
-)
-"""What `objective` may name. Train and test metrics are missing on purpose: what selects sees ``val`` only."""
+METRICS = {
+    "val/accuracy": "maximize",
+    "val/loss": "minimize",
+    "fit_s": "minimize",
+    "params": "minimize",
+    "images_per_s": "maximize",
+}
+"""What `objective` may name, and which direction is better.
+
+Train and test metrics are missing on purpose: what selects sees ``val`` only.
+"""
 
 
 @dataclass
@@ -123,6 +126,23 @@ def objectives(cfg: DictConfig) -> list[str]:
     names = [cfg.objective] if isinstance(cfg.objective, str) else list(cfg.objective or [])
     require(len(names) > 0, "objective", f"one of {', '.join(METRICS)} or a list of them", cfg.objective)
     return names
+
+
+def check_directions(cfg: DictConfig, directions: Sequence[str]) -> None:
+    """Refuse to search for the worst: each direction must be that in which its objective is better.
+
+    Raises:
+        InputError: naming the metric and its direction.
+    """
+    names = objectives(cfg)
+    for name in names:
+        require(name in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", name)
+    if len(names) != len(directions):
+        raise InputError(
+            f"hydra.sweeper.direction has {len(directions)} directions for {len(names)} objectives: give one for each"
+        )
+    for name, direction in zip(names, directions, strict=True):
+        require(direction == METRICS[name], "hydra.sweeper.direction", f"{METRICS[name]} for {name}", direction)
 
 
 def monitored(cfg: DictConfig) -> str:

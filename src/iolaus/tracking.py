@@ -18,14 +18,18 @@ import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from iolaus.checkpoint import Classifier
-from iolaus.data import Data
+from iolaus import tracking_sweep
 from iolaus.errors import InputError
+
+if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
+    from optuna.study import Study
+    from optuna.trial import Trial
+    from torch import Tensor, nn
+
+    from iolaus.checkpoint import Classifier
+    from iolaus.data import Data
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class Run:
 
     id: str | None = None
 
-    def log_data(self, data: Data) -> None:
+    def log_data(self, data: "Data") -> None:
         """Record which data set is trained on."""
 
     def log_epochs(self, history: list[dict[str, float]]) -> None:
@@ -44,7 +48,7 @@ class Run:
     def log_file(self, path: Path) -> None:
         """Record a copy of a file."""
 
-    def log_model(self, classifier: Classifier, data: Data) -> None:
+    def log_model(self, classifier: "Classifier", data: "Data") -> None:
         """Record the model in a form that others can load and serve; what cannot be exported is left out and named."""
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
@@ -55,9 +59,21 @@ class Nothing:
     """``tracking=none``."""
 
     @contextlib.contextmanager
-    def run(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None = None) -> Iterator[Run]:
+    def run(
+        self,
+        params: Mapping[str, Any],
+        tags: Mapping[str, object],
+        run_id: str | None = None,
+        trial: "Trial | None" = None,
+    ) -> Iterator[Run]:
         """Give a run that records nothing."""
         yield Run()
+
+    def begin_sweep(self, study: "Study", folder: Path) -> None:
+        """Do nothing."""
+
+    def end_sweep(self, study: "Study", folder: Path, interrupted: bool) -> None:
+        """Do nothing."""
 
 
 class MLflow:
@@ -74,18 +90,29 @@ class MLflow:
         self.experiment_name, self.uri, self.artifacts = experiment_name, uri, artifacts
 
     @contextlib.contextmanager
-    def run(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None = None) -> Iterator[Run]:
+    def run(
+        self,
+        params: Mapping[str, Any],
+        tags: Mapping[str, object],
+        run_id: str | None = None,
+        trial: "Trial | None" = None,
+    ) -> Iterator[Run]:
         """Record what happens inside; the run ends as FINISHED, FAILED with its reason, or KILLED.
 
         Args:
             params: Flat; names equal configuration keys.
             tags: Facts about the run.
             run_id: A run to go on with where it is still there.
+            trial: Of a search, which the run is for: each is noted in the other, and the search's run is its parent.
 
         Raises:
             InputError: if the tracking server or database cannot be used.
         """
+        if trial is not None:
+            tags = {**tags, **tracking_sweep.tags_of(trial)}
         started = self._start(params, tags, run_id)
+        if trial is not None:
+            trial.set_user_attr("mlflow_run_id", started.id)
         import mlflow
 
         try:
@@ -104,36 +131,79 @@ class MLflow:
             raise
         mlflow.end_run()
 
-    def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
+    def begin_sweep(self, study: "Study", folder: Path) -> None:
+        """Begin or go on with the run of a sweep, in which its trials' runs lie, before any of them starts.
+
+        Raises:
+            InputError: if the tracking server or database cannot be used.
+        """
+        mlflow = self._import()
+        with self._explained():
+            mlflow.set_tracking_uri(self.uri)
+            tracking_sweep.begin(mlflow.MlflowClient(), self._experiment(), study, folder)
+
+    def end_sweep(self, study: "Study", folder: Path, interrupted: bool) -> None:
+        """End what the trials that were lost have left open, and the sweep's own run.
+
+        Raises:
+            InputError: if the tracking server or database cannot be used.
+        """
+        mlflow = self._import()
+        with self._explained():
+            mlflow.set_tracking_uri(self.uri)
+            tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, interrupted)
+
+    def _import(self) -> Any:
+        """MLflow, after what must be said to it before it is imported."""
         _set_environment()
         self._check_server()
         try:
             import mlflow
-            import sqlalchemy.exc
         except ImportError as error:
             raise InputError("MLflow is not installed: install it, or use tracking=none") from error
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
             logging.getLogger(name).setLevel(logging.WARNING)  # migrations are of no interest to a user
+        return mlflow
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what MLflow and its database raise into one line."""
+        import mlflow
+        import sqlalchemy.exc
+
         try:
-            mlflow.set_tracking_uri(self.uri)
-            begun = self._begun(run_id)
-            mlflow.start_run(
-                run_id=begun.info.run_id if begun else None,
-                experiment_id=None if begun else self._experiment(),
-                tags={key: _text(value) for key, value in tags.items()},
-            )
-            if begun and "reason" in begun.data.tags:  # why it ended; kill -9 leaves none
-                mlflow.delete_tag("reason")
-            mlflow.log_params({key: _text(value) for key, value in params.items()})
+            yield
         except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            mlflow.end_run("FAILED")
             raise InputError(
                 f"MLflow at {_public(self.uri)} cannot be used ({_first_line(error)}): mend it, or use tracking=none"
             ) from error
+
+    def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
+        mlflow = self._import()
+        try:
+            with self._explained():
+                begun = self._activate(mlflow, params, tags, run_id)
+        except InputError:
+            mlflow.end_run("FAILED")
+            raise
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
-        return _MLflowRun(resumed=begun is not None)
+        return _MLflowRun(resumed=begun)
+
+    def _activate(self, mlflow: Any, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> bool:
+        """Start a run or go on with one, and say which."""
+        mlflow.set_tracking_uri(self.uri)
+        begun = self._begun(run_id)
+        mlflow.start_run(
+            run_id=begun.info.run_id if begun else None,
+            experiment_id=None if begun else self._experiment(),
+            tags={key: _text(value) for key, value in tags.items()},
+        )
+        if begun and "reason" in begun.data.tags:  # why it ended; kill -9 leaves none
+            mlflow.delete_tag("reason")
+        mlflow.log_params({key: _text(value) for key, value in params.items()})
+        return begun is not None
 
     def _check_server(self) -> None:
         """Ask a server whether it is there: MLflow itself would try for minutes."""
@@ -190,7 +260,7 @@ class _MLflowRun(Run):
         self._model_id: str | None = None
         self._logged = len(mlflow.MlflowClient().get_metric_history(self.id, "val/loss")) if resumed else 0
 
-    def log_data(self, data: Data) -> None:
+    def log_data(self, data: "Data") -> None:
         import mlflow
         from mlflow.data.sources import LocalArtifactDatasetSource
 
@@ -215,8 +285,9 @@ class _MLflowRun(Run):
 
         mlflow.log_artifact(str(path))
 
-    def log_model(self, classifier: Classifier, data: Data) -> None:
+    def log_model(self, classifier: "Classifier", data: "Data") -> None:
         import mlflow
+        import torch
         from mlflow.models import infer_signature
 
         example = (data.val.images[:2].float() / 255).numpy()  # a batch of one would be exported as the only size
@@ -249,8 +320,10 @@ class _MLflowRun(Run):
         mlflow.log_metrics(dict(values), model_id=self._model_id)
 
 
-def _exportable(model: nn.Module, example: Tensor) -> bool:
+def _exportable(model: "nn.Module", example: "Tensor") -> bool:
     """Whether torch.export can trace a model: not if what it computes depends on the values it sees, say."""
+    import torch
+
     try:
         with _silent():
             torch.export.export(model, (example,))
@@ -273,7 +346,7 @@ def _silent() -> Iterator[None]:
         torch_log.setLevel(level)
 
 
-def load_model(uri: str, tracking_uri: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(uri: str, tracking_uri: str | None = None) -> "tuple[nn.Module, dict[str, Any]]":
     """Load a model that `Run.log_model` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
 
     Args:
@@ -304,6 +377,7 @@ def load_model(uri: str, tracking_uri: str | None = None) -> tuple[nn.Module, di
     return network, facts
 
 
+@functools.cache
 def provenance(root: Path) -> dict[str, str]:
     """What a result depends on besides its configuration: versions, machine, commit of `root`."""
     packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")

@@ -1,0 +1,115 @@
+"""The MLflow run of a sweep: the parent of its trials' runs, and what sees to it that none of them stays open."""
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from iolaus import config as run_config
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+KEY = "tracking_key"
+"""The study's attribute and its run's tag by which one finds the other, also after a crash between the two."""
+PARENT = "mlflow.parentRunId"
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
+
+
+class SweepCallback(Callback):
+    """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
+
+    def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
+        """Refuse directions that do not fit the objective."""
+        run_config.check_directions(config, directions)
+
+    def on_study_start(self, config: DictConfig, study: "Study") -> None:
+        """Have the tracker begin the sweep's run."""
+        instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
+
+    def on_study_end(self, config: DictConfig, study: "Study", interrupted: bool) -> None:
+        """Have the tracker end it."""
+        instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), interrupted)
+
+
+def tags_of(trial: "Trial") -> dict[str, str]:
+    """The tags that lead from a trial's run to its study and to the sweep's run."""
+    study = trial.study
+    tags = {"study": study.study_name, "trial": str(trial.number), "mlflow.runName": f"trial {trial.number}"}
+    parent = study.user_attrs.get("mlflow_run_id")  # missing where another sweeper's callback would have made it
+    return tags | ({PARENT: parent} if parent is not None else {})
+
+
+def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None:
+    """Make the sweep's run, or open it again, and end what a killed sweep has left running in it."""
+    with FileLock(folder / "tracking.lock"):  # of two commands at once only one makes it
+        if KEY not in study.user_attrs:
+            study.set_user_attr(KEY, uuid.uuid4().hex)
+        run_id = _find(client, experiment_id, study)
+        if run_id is None:
+            tags = {KEY: study.user_attrs[KEY], "study": study.study_name, "output_dir": str(folder)}
+            run_id = client.create_run(experiment_id, tags=tags, run_name=study.study_name).info.run_id
+            for name, value in study.user_attrs.get("iolaus:identity", {}).items():
+                client.log_param(run_id, name, value[:5000])
+        else:
+            client.update_run(run_id, status="RUNNING")
+        if study.user_attrs.get("mlflow_run_id") != run_id:
+            study.set_user_attr("mlflow_run_id", run_id)
+        _end_children(client, experiment_id, study, run_id)
+
+
+def end(client: Any, experiment_id: str, study: "Study", folder: Path, interrupted: bool) -> None:
+    """Record how the sweep ended."""
+    with FileLock(folder / "tracking.lock"):
+        run_id = study.user_attrs["mlflow_run_id"]
+        _end_children(client, experiment_id, study, run_id)
+        trials = study.get_trials(deepcopy=False)
+        for state in STATUS:
+            client.log_metric(run_id, f"trials/{state.lower()}", sum(trial.state.name == state for trial in trials))
+        if len(study.directions) == 1 and any(trial.state.name == "COMPLETE" for trial in trials):
+            best = study.best_trial
+            client.log_metric(run_id, "best/value", best.value)
+            client.log_metric(run_id, "best/trial", best.number)
+            client.set_tag(run_id, "best_run_id", best.user_attrs.get("mlflow_run_id", ""))
+        results = folder / "optimization_results.yaml"
+        if results.exists():
+            client.log_artifact(run_id, str(results))
+        client.set_terminated(run_id, "KILLED" if interrupted else "FINISHED")
+
+
+def _find(client: Any, experiment_id: str, study: "Study") -> str | None:
+    found = client.search_runs([experiment_id], f"tags.{KEY} = '{study.user_attrs[KEY]}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) -> None:
+    """Give each finished trial a finished run: end those that a killed process left open, make those it never made."""
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    recorded = set()
+    page = None
+    while page is None or page.token:
+        page = client.search_runs([experiment_id], f"tags.`{PARENT}` = '{parent}'", page_token=page and page.token)
+        for run in page:
+            number = int(run.data.tags["trial"])
+            recorded.add(number)
+            if run.info.status == "RUNNING" and number in trials and trials[number].state.is_finished():
+                _end_run(client, run.info.run_id, trials[number])
+    for number, trial in trials.items():
+        # It failed before it had one. A surplus number was never a trial.
+        if trial.state.name == "FAIL" and number not in recorded and "folder" in trial.user_attrs:
+            tags = {"study": study.study_name, "trial": str(number), PARENT: parent}
+            run_id = client.create_run(experiment_id, tags=tags, run_name=f"trial {number}").info.run_id
+            for name, value in trial.params.items():
+                client.log_param(run_id, name, str(value)[:5000])
+            _end_run(client, run_id, trial)
+
+
+def _end_run(client: Any, run_id: str, trial: Any) -> None:
+    if "reason" in trial.user_attrs:
+        client.set_tag(run_id, "reason", trial.user_attrs["reason"][:5000])
+    client.set_terminated(run_id, STATUS[trial.state.name])
