@@ -1,0 +1,141 @@
+"""Studies that are already there: listed, deleted, freed of what their trials no longer need."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from iolaus.errors import InputError
+from iolaus.journal import open_storage
+from iolaus.live import best_of
+from iolaus.search import Search, is_alive
+
+FREED = ("checkpoint.pt", "model.pt")
+"""What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
+
+OURS = ("journal.log", "journal.log.lock", "claim.lock", "tracking.lock", "optimization_results.yaml")
+"""What a sweep writes beside its trials' folders."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A study, and where its trials' folders lie."""
+
+    study: optuna.Study
+    folder: Path | None
+
+    @property
+    def alive(self) -> list[int]:
+        """The numbers of the trials that somebody is at work on."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in trials if is_alive(trial)]
+
+    def trial_folder(self, trial: FrozenTrial) -> Path | None:
+        """Where a trial has written."""
+        name = trial.user_attrs.get("folder")
+        return self.folder / name if self.folder is not None and name is not None else None
+
+    def line(self) -> str:
+        """The study in a line: name, trials, best value, last activity, size."""
+        trials = self.study.get_trials(deepcopy=False)
+        tally = Search(self.study, 1, 1.0, 0, self.folder or Path()).tally()
+        best = best_of(self.study, trials)
+        moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
+        parts = [f"{tally.counted} trials", f"{tally.failed} failed", f"{len(self.alive)} running"]
+        if best is not None:
+            parts.append(f"best {best.values[0]:.6g} (trial {best.number})")
+        if moments:
+            parts.append(f"last {max(moments):%Y-%m-%d %H:%M}")
+        if self.folder is not None and self.folder.is_dir():
+            parts.append(f"{_size(self.folder) / 1e6:,.1f} MB in {self.folder}")
+        return f"{self.study.study_name}: {', '.join(parts)}"
+
+
+def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
+    """Give each study, the one with the newest journal last.
+
+    Args:
+        root: The folder of sweeps, in which each study has one with its journal.
+        storage: Where the studies are kept instead.
+
+    Raises:
+        InputError: if a storage cannot be read.
+    """
+    journals = sorted(root.glob("*/journal.log"), key=lambda path: path.stat().st_mtime)
+    for source in [storage] if storage is not None else map(str, journals):
+        opened = open_storage(source)
+        for name in optuna.get_all_study_names(opened):
+            study = optuna.load_study(study_name=name, storage=opened)
+            folder = study.user_attrs.get("iolaus:folder")
+            yield Kept(study, Path(source).parent if storage is None else Path(folder) if folder else None)
+
+
+def find_one(name: str, root: Path, storage: str | None = None) -> Kept:
+    """Give the study of this name.
+
+    Raises:
+        InputError: if there is none, naming those that there are.
+    """
+    names = []
+    for kept in find(root, storage):
+        if kept.study.study_name == name:
+            return kept
+        names.append(kept.study.study_name)
+    where = storage if storage is not None else root
+    raise InputError(f"there is no study {name} in {where}, but {', '.join(names) or 'none at all'}")
+
+
+def delete(kept: Kept, storage: str | None = None) -> None:
+    """Delete a study and what its sweeps have written; what MLflow has recorded of it stays.
+
+    Raises:
+        InputError: if somebody is at work on it.
+    """
+    _require_idle(kept)
+    folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
+    if storage is not None:
+        optuna.delete_study(study_name=kept.study.study_name, storage=open_storage(storage))
+    if kept.folder is not None and kept.folder.is_dir():
+        for folder in [*folders, kept.folder / "workers"]:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        for name in OURS:
+            (kept.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds something else, which is not ours to delete
+            kept.folder.rmdir()
+
+
+def free(kept: Kept) -> int:
+    """Delete the checkpoints and models of all trials but the best, and give the bytes that this frees.
+
+    Raises:
+        InputError: if somebody is at work on the study.
+    """
+    _require_idle(kept)
+    trials = kept.study.get_trials(deepcopy=False)
+    best = {trial.number for trial in (kept.study.best_trials if any(trial.values for trial in trials) else [])}
+    freed = 0
+    for trial in trials:
+        folder = kept.trial_folder(trial)
+        if folder is None or trial.number in best:
+            continue
+        for path in (folder / name for name in FREED):
+            if path.is_file():
+                freed += path.stat().st_size
+                path.unlink()
+    return freed
+
+
+def _require_idle(kept: Kept) -> None:
+    if kept.alive:
+        raise InputError(
+            f"study {kept.study.study_name} has running trials ({', '.join(map(str, kept.alive))}): end the sweep first"
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
