@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+Rows = list[tuple[str, ...]]
+
 
 def take_turns(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each candidate, measured A B A B ..., so that a machine that slows down slows all of them."""
@@ -22,14 +24,19 @@ def ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def arguments(description: str | None, rounds: int) -> argparse.Namespace:
-    """The options that each benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
+def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options that each benchmark has, to which it may add its own."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
         "--rounds", type=int, default=rounds, help="measurements of each candidate (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    return parser.parse_args()
+    options.add_argument("--json", type=Path, help="also write the figures here")
+    return options
+
+
+def arguments(description: str | None, rounds: int) -> argparse.Namespace:
+    """What was given for the options that each benchmark has."""
+    return parser(description, rounds).parse_args()
 
 
 def report(title: str, rows: Sequence[tuple[str, ...]], figures: Mapping[str, object], path: Path | None) -> None:

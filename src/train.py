@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import iolaus
 from iolaus import config
 from iolaus.errors import InputError
 
@@ -40,7 +41,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
     import torch
 
-    from iolaus import checkpoint, current_trial, engine, figures, hardware, metrics, models, report, tracking
+    from iolaus import checkpoint, engine, figures, hardware, metrics, models, tracking
     from iolaus.progress import Progress, summary
 
     gc.enable()
@@ -59,6 +60,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     data = instantiate(cfg.data)
     if in_search:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
+    iolaus.require_same("the content of the data", data.digest)
     augment = instantiate(cfg.augment)
     train_loader = data.loader("train", augment=augment, device=device)
     val_loader = data.loader("val", device=device)
@@ -84,7 +86,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         **tracking.provenance(config.project_root()),
     }
     with (
-        instantiate(cfg.tracking).run(params, tags, run_id, current_trial()) as run,
+        instantiate(cfg.tracking).run(params, tags, run_id, iolaus.current_trial()) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
     ):
         run.log_data(data)
@@ -95,7 +97,7 @@ def main(cfg: DictConfig) -> float | list[float]:
             checkpoint.save_state(output / "checkpoint.pt", state, identity, run.id)
             run.log_epochs(state.history)
             progress.on_epoch(state)
-            report(state.epoch, state.history[-1][config.monitored(cfg)])
+            iolaus.report(state.epoch, state.history[-1][config.monitored(cfg)])
 
         try:
             state = engine.fit(

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from iolaus.errors import InputError
+
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
@@ -17,6 +19,25 @@ def set_current_trial(trial: "Trial | None") -> None:
     """Say which trial the task is run for: the worker's business."""
     global _trial
     _trial = trial
+
+
+def require_same(name: str, value: str) -> None:
+    """Refuse a trial for which something is not as it was for the study's first one; outside a search do nothing.
+
+    Args:
+        name: What it is, as it is to be called in the message.
+        value: What must be equal, such as a digest of the images.
+
+    Raises:
+        InputError: which makes the trial fail.
+    """
+    if _trial is None:
+        return
+    known = _trial.study.user_attrs.get(f"iolaus:{name}")
+    if known is None:
+        _trial.study.set_user_attr(f"iolaus:{name}", value)
+    elif known != value:
+        raise InputError(f"{name} is not what the study began with: its trials could not be compared")
 
 
 def report(step: int, value: float) -> None:

@@ -44,7 +44,11 @@ def resolve_precision(precision: str, model: nn.Module) -> str:
 
 
 def set_threads(threads: int | str) -> int:
-    """Let PyTorch compute with so many threads; ``auto`` leaves its default, one for each core. Gives the number."""
+    """Let PyTorch compute with so many threads, and give their number.
+
+    ``auto`` leaves PyTorch's default: what OMP_NUM_THREADS says, by which the launcher of a sweep divides the cores
+    among its workers, or one for each core.
+    """
     if threads != "auto":
         torch.set_num_threads(int(threads))
     return torch.get_num_threads()

@@ -1,0 +1,43 @@
+from collections.abc import Iterator
+
+import optuna
+import pytest
+
+import iolaus
+from iolaus.current import set_current_trial
+from iolaus.errors import InputError
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest) -> Iterator[optuna.Trial]:
+    directions = getattr(request, "param", ["minimize"])
+    trial = optuna.create_study(directions=directions).ask()
+    set_current_trial(trial)
+    yield trial
+    set_current_trial(None)
+
+
+def test_a_report_reaches_the_trial(trial: optuna.Trial) -> None:
+    iolaus.report(1, 0.5)
+    iolaus.report(2, 0.25)
+    assert trial.study.trials[0].intermediate_values == {1: 0.5, 2: 0.25}
+
+
+@pytest.mark.parametrize("trial", [["minimize", "maximize"]], indirect=True)
+def test_a_report_in_a_search_for_several_objectives_does_nothing(trial: optuna.Trial) -> None:
+    iolaus.report(1, 0.5)
+    assert trial.study.trials[0].intermediate_values == {}
+
+
+def test_outside_a_search_nothing_is_reported_or_required() -> None:
+    assert iolaus.current_trial() is None
+    iolaus.report(1, 0.5)
+    iolaus.require_same("the content of the data", "a")
+
+
+def test_what_differs_from_the_studys_first_trial_is_refused(trial: optuna.Trial) -> None:
+    iolaus.require_same("the content of the data", "a")
+    set_current_trial(trial.study.ask())
+    iolaus.require_same("the content of the data", "a")
+    with pytest.raises(InputError, match="the content of the data is not what the study began with"):
+        iolaus.require_same("the content of the data", "b")
