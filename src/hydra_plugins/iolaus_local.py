@@ -26,8 +26,9 @@ GRACE_S = 30.0
 """Seconds for a job to end after it was interrupted; then it is killed."""
 LOOK_S = 0.1
 """Seconds between two looks at the processes."""
-INTERRUPTED, BROKEN = 130, 70
-"""Exit codes: after an interruption, and of a job that raised an exception. Whatever else is not 0 was a kill."""
+DONE, BROKEN, INTERRUPTED = 170, 171, 130
+"""Exit codes of a job that came to its end, and of one that raised an exception. Whatever else was a kill, also 0: a
+task may call ``os._exit(0)``."""
 
 # Paths first: what the job is made of may only be found through them.
 START = "import pickle, sys; i = sys.stdin.buffer; sys.path[:], sys.argv[:] = pickle.load(i); pickle.load(i)()"
@@ -87,6 +88,8 @@ class LocalLauncher(Launcher):
             except BaseException:
                 for process in processes:
                     process.kill()
+                for process in processes:
+                    process.wait()  # so that nobody takes it for alive
                 raise
             raise
         return [
@@ -130,7 +133,7 @@ class LocalLauncher(Launcher):
 
     @staticmethod
     def _was_killed(process: Any) -> bool:
-        return process.returncode not in (None, 0, BROKEN)
+        return process.returncode not in (None, DONE, BROKEN)
 
     @staticmethod
     def _returned(overrides: Sequence[str], process: Any, output: Path) -> JobReturn:
@@ -183,6 +186,7 @@ class Job:
                 job_subdir_key="hydra.sweep.subdir",
             )
             _ = returned.return_value  # raises what the job raised
+            sys.exit(DONE)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except Exception:

@@ -1,5 +1,7 @@
 """What a sweep shows while it runs, read from the study: a line for each trial that ends, and what is under way."""
 
+import logging
+import os
 import re
 import sys
 import threading
@@ -13,6 +15,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.search import END, FAILED, INTERRUPTED, LOST, SURPLUS, Search, Tally
+
+log = logging.getLogger(__name__)
 
 STATUS_S = 30.0
 """Seconds between two lines about what is under way, where there is no terminal to keep one in."""
@@ -42,6 +46,7 @@ class Live:
         self.start = self.last_status = time.monotonic()
         self.before = search.tally().counted
         self.lines = 0  # at the terminal's foot
+        self.broken = False
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -61,6 +66,16 @@ class Live:
             self._look()
 
     def _look(self, last: bool = False) -> None:
+        """Show what is new. Whatever goes wrong here, the trials go on."""
+        try:
+            if not self.broken:
+                self._show(last)
+        except Exception as error:
+            # A storage may be back at the next look; an output that is closed will not.
+            self.broken = isinstance(error, (OSError, ValueError))
+            log.warning("the trials go on, but cannot be shown: %s: %s", type(error).__name__, error)
+
+    def _show(self, last: bool) -> None:
         trials = self.search.study.get_trials(deepcopy=False)
         while self.settled < len(trials) and trials[self.settled].number in self.seen:
             self.settled += 1
@@ -78,7 +93,7 @@ class Live:
         tally = self.search.tally()
         now = time.monotonic()
         if self.in_place:
-            foot = [] if last else [self._status(tally), *(running_line(trial) for trial in tally.running)]
+            foot = [] if last else self._foot(tally)
             erase = f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
             self.out.write(erase + "".join(f"{line}\n" for line in [*lines, *foot]))
             self.lines = len(foot)
@@ -89,17 +104,25 @@ class Live:
             self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
 
+    def _foot(self, tally: Tally) -> list[str]:
+        """As many lines as the terminal has room for, each of one row, so that they can be erased."""
+        columns, rows = terminal_size(self.out)
+        lines = [self._status(tally), *(running_line(trial) for trial in tally.running)]
+        if len(lines) > rows - 1:
+            lines = [*lines[: max(1, rows - 2)], f"  and {len(lines) - max(1, rows - 2)} more"]
+        return [line if len(line) < columns else f"{line[: columns - 2]}…" for line in lines]
+
     def _status(self, tally: Tally) -> str:
         parts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
         if tally.failed:
             parts.append(f"{tally.failed} of them failed")
         parts.append(f"{len(tally.running)} running")
         if self.best is not None and self.best.values:
-            parts.append(f"best {self.best.values[0]:.6g} (trial {self.best.number})")
+            parts.append(f"best {self.best.values[0]:.6g} (trial {self.best.number}: {settings(self.best.params)})")
         here = tally.counted - self.before
         if here > 0:
             left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
-            parts.append(f"about {timedelta(seconds=round(left))} left")
+            parts.insert(2, f"about {timedelta(seconds=round(left))} left")
         return ", ".join(parts)
 
 
@@ -129,6 +152,7 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
         how = f"{values}{' (best so far)' if best else ''}"
     elif trial.state == TrialState.FAIL:
         end, reason = trial.system_attrs.get(END, FAILED), trial.user_attrs.get("reason", "no reason given")
+        reason = printable(reason)
         how = f"{reason}; to be tried again" if end in (LOST, INTERRUPTED) else f"failed: {reason}"
     else:
         how = trial.state.name.lower()
@@ -146,7 +170,21 @@ def running_line(trial: FrozenTrial) -> str:
 def settings(params: Mapping[str, Any]) -> str:
     """Parameters as overrides."""
     shown = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
-    return " ".join(shown)
+    return printable(" ".join(shown))
+
+
+def printable(text: str) -> str:
+    """A text in one line: what would move the cursor is replaced by spaces."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def terminal_size(out: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal that a file writes to."""
+    try:
+        columns, rows = os.get_terminal_size(out.fileno())
+    except (OSError, ValueError):
+        columns, rows = 0, 0
+    return columns or 80, rows or 24  # a terminal that nobody has sized says 0
 
 
 def why_failed(reasons: Counter[str]) -> list[str]:

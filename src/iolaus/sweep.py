@@ -17,10 +17,12 @@ from typing import Any
 
 import optuna
 from hydra._internal.callbacks import Callbacks
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString, Transformer, ValueType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
@@ -37,7 +39,7 @@ from iolaus.journal import absolute, open_storage
 from iolaus.live import Live, why_failed
 from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
-from iolaus.worker import Plan, Worker, grid
+from iolaus.worker import Plan, Worker, grid, one_line
 
 
 class SweepError(CompactHydraException):
@@ -77,7 +79,9 @@ class Sweep:
             with _sigterm_as_ctrl_c():
                 self._run(arguments)
         except InputError as error:
-            raise SweepError(f"error: {error}") from None
+            raise SweepError(f"error: {one_line(error)}") from None
+        except KeyboardInterrupt:  # before there was a trial to interrupt, or after all
+            sys.exit(130)
 
     def _run(self, arguments: Sequence[str]) -> None:
         plan, facts = self._plan(arguments)
@@ -104,7 +108,7 @@ class Sweep:
             interrupted = True
         finally:
             search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
-            self._notify("on_study_end", study=study)
+            self._notify("on_study_end", study=study, interrupted=interrupted)
             self._write_results(study, Path(plan.folder))
         self._conclude(search, plan, interrupted, problem)
 
@@ -121,13 +125,11 @@ class Sweep:
         fixed: dict[str, str] = {}
         deletions: list[str] = []
         for override in [*(f"{key}={value}" for key, value in (given["params"] or {}).items()), *arguments]:
-            try:
-                searched, constant, deleted = create_params_from_overrides([override])
-            except (ValueError, NotImplementedError, AssertionError) as error:
-                raise InputError(f"{override} is no search space: {error}") from error
+            searched, constant, deleted = parse(override, self.hydra_context.config_loader)
             for name in [*searched, *constant]:  # of two for the same key the later one holds
-                space.pop(name, None)
-                fixed.pop(name, None)
+                for earlier in (space, fixed):
+                    for same in [key for key in earlier if key.lstrip("+") == name.lstrip("+")]:
+                        del earlier[same]
             space |= searched
             fixed |= constant
             deletions += deleted
@@ -159,6 +161,7 @@ class Sweep:
             sampler=sampler,
             seed=sampler.get("seed"),
         )
+        plan.check(self.hydra_context.execution_whitelist)
         self.first = plan.overrides({name: _first_value(distribution) for name, distribution in space.items()})
         self.hydra_context.config_loader.load_sweep_config(self.config, self.first)  # a misspelt key, say
         return plan, facts
@@ -218,10 +221,10 @@ class Sweep:
         folders = Path(plan.folder) / "workers"
         folders.mkdir(parents=True, exist_ok=True)
         first = _reserve(folders, workers)
-        worker = Worker(plan, self.task_function, self.hydra_context, self.config, first)
+        worker = Worker(plan, self.task_function, self.hydra_context, self.config, first, workers)
         launcher = self._launcher(worker, workers)
         overrides = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
-        with Live(plan.open(), workers, alone=workers > 1):
+        with Live(plan.open(), workers, alone=isinstance(launcher, LocalLauncher)):
             try:
                 returned = launcher.launch([overrides] * workers, initial_job_idx=first)
             except Exception as error:  # joblib's, if one of its processes was killed
@@ -273,7 +276,8 @@ class Sweep:
                 "study_name, or go on with a higher rate."
             )
         if problem is not None or tally.counted < plan.n_trials:
-            raise SweepError(f"error: the workers ended early ({problem}): {state}; the same command goes on")
+            why = "" if problem is None else f" ({one_line(problem)})"
+            raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
 
     def _summary(self, study: Study, plan: Plan) -> Iterator[str]:
         """The best, its folder, and the command that trains it once more."""
@@ -288,6 +292,39 @@ class Sweep:
             yield f"  once more:  {_command(plan.overrides(trial.params), self.config)}"
 
 
+def parse(
+    override: str, config_loader: ConfigLoader | None = None
+) -> tuple[dict[str, BaseDistribution], dict[str, str], list[str]]:
+    """What an override searches, fixes and deletes, as the official sweeper reads it, except for two forms.
+
+    Shuffled choices would be another space in each command; ``glob(...)`` is refused there.
+
+    Args:
+        override: Of a key in ``hydra.sweeper.params``, or of the command line.
+        config_loader: Knows the options of a group, for ``glob(...)``.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        (parsed,) = OverridesParser.create(config_loader).parse_overrides([override])
+        choices: Any = None
+        if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            choices = list(parsed.sweep_iterator())
+            if not choices:
+                raise InputError(f"{override} matches no option of this group")
+        elif parsed.is_discrete_sweep() and getattr(parsed.value(), "shuffle", False):
+            choices = list(parsed.sweep_iterator(transformer=Transformer.encode))
+            choices.sort(key=lambda choice: (isinstance(choice, str), choice))
+        if choices is not None:
+            return {parsed.get_key_element(): CategoricalDistribution(choices)}, {}, []
+        return create_params_from_overrides([override])
+    except InputError:
+        raise
+    except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
+        raise InputError(f"{override} is no search space: {one_line(error)}") from error
+
+
 def _command(overrides: Sequence[str], config: DictConfig) -> str:
     """The shell command of a single run with these overrides."""
     options = [
@@ -296,7 +333,9 @@ def _command(overrides: Sequence[str], config: DictConfig) -> str:
         if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
         for part in ([flag] if "=" in flag else [flag, value])
     ]
-    return shlex.join(["python", sys.argv[0], *options, *overrides])
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
+    return shlex.join(["python", *program, *options, *overrides])
 
 
 def _first_value(distribution: BaseDistribution) -> Any:

@@ -1,31 +1,41 @@
 """A worker: an ordinary Hydra job that claims one trial after the other, and runs each as a Hydra job of its own."""
 
 import dataclasses
+import functools
 import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict, read_write
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import Trial
 
 from iolaus import machine
 from iolaus.current import set_current_trial
+from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.search import FAILED, INTERRUPTED, Search
 
 log = logging.getLogger(__name__)
+
+
+class NoProposalError(Exception):
+    """The sampler or the custom search space has raised: the search itself is broken, not a trial."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ class Plan:
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial with these parameters."""
-        chosen = {**params, **self.fixed}
-        return [*(f"{name}={value}" for name, value in chosen.items()), *self.deletions]
+        searched = {name: element(value) for name, value in params.items()}
+        return [*(f"{name}={value}" for name, value in {**searched, **self.fixed}.items()), *self.deletions]
 
     def open(self) -> Search:
         """Look at the study, which must exist."""
@@ -65,6 +75,34 @@ class Plan:
         )
         return Search(study, self.n_trials, self.max_failure_rate, self.seed, Path(self.folder))
 
+    def check(self, whitelist: Any) -> None:
+        """Find out early whether the sampler and the custom search space can be made.
+
+        Args:
+            whitelist: What the app allows Hydra to call; None if it does not say.
+
+        Raises:
+            InputError: if not.
+        """
+        key = "sampler"
+        try:
+            self._sampler()
+            key = "custom_search_space"
+            self.extension(whitelist)
+        except Exception as error:  # whatever they may raise
+            raise InputError(f"hydra.sweeper.{key} cannot be used: {one_line(error)}") from error
+
+    def extension(self, whitelist: Any) -> Callable[[DictConfig, Trial], None] | None:
+        """What ``custom_search_space`` names, if anything: a function that suggests further parameters."""
+        target = self.custom_search_space
+        if target is None:
+            return None
+        allowed = (target,) if whitelist is None else whitelist
+        extension: Callable[[DictConfig, Trial], None] = instantiate(
+            {"_target_": target, "_partial_": True}, _execution_whitelist_=allowed
+        )
+        return extension
+
     def _sampler(self) -> BaseSampler:
         whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
         sampler = instantiate(dict(self.sampler), _execution_whitelist_=whitelist)
@@ -72,6 +110,13 @@ class Plan:
             sampler = sampler(grid(self.space))
         assert isinstance(sampler, BaseSampler)
         return sampler
+
+
+def one_line(message: object) -> str:
+    """An error or its message in one line, without what Hydra puts around that of its parser."""
+    lines = [line.strip() for line in str(message).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Error ", "See https://"))]
+    return " ".join(kept) or " ".join(lines) or type(message).__name__
 
 
 def grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -85,6 +130,25 @@ def grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     return {name: OptunaSweeperImpl._to_grid_sampler_choices(distribution) for name, distribution in space.items()}
 
 
+def element(value: Any) -> str:
+    """What a parameter's value is called in an override.
+
+    A choice that Hydra would read as something else than one value, such as ``"a,b"``, is quoted; others stay as
+    they are, since the sweep has forgotten whether ``[1,2]`` was a list or had quotes.
+    """
+    return _element(value) if isinstance(value, str) else str(value)
+
+
+@functools.cache
+def _element(text: str) -> str:
+    try:
+        if not OverridesParser.create().parse_override(f"key={text}").is_sweep_override():
+            return text
+    except HydraException:
+        pass
+    return QuotedString(text, Quote.single).with_quotes()
+
+
 @dataclass
 class Worker:
     """The task function of a worker's job.
@@ -95,6 +159,7 @@ class Worker:
         hydra_context: Of the sweep.
         config: Of the sweep, from which each trial's is composed.
         first: The number of the first worker's job.
+        workers: How many there are.
     """
 
     plan: Plan
@@ -102,6 +167,7 @@ class Worker:
     hydra_context: HydraContext
     config: DictConfig
     first: int
+    workers: int
 
     def __call__(self, _: DictConfig) -> int:
         """Work until the search is over, and give the number of trials that were run."""
@@ -109,7 +175,7 @@ class Worker:
         search = self.plan.open()
         job: Any = HydraConfig.instance().cfg
         gpus = machine.gpus()
-        if len(gpus) > 1:  # CUDA looks here when a trial first uses it
+        if len(gpus) > 1 and self.workers > 1:  # CUDA looks here when a trial first uses it
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(job.hydra.job.num - self.first) % len(gpus)]
         done = 0
         while (trial := search.claim()) is not None:
@@ -127,9 +193,12 @@ class Worker:
         except KeyboardInterrupt:
             search.fail(trial, INTERRUPTED, "interrupted")
             raise
+        except NoProposalError as error:  # nor would there be one for the next trial
+            search.fail(trial, INTERRUPTED, str(error))
+            raise
         except (Exception, SystemExit) as error:
             log.warning("trial %d failed: %s", trial.number, error)
-            told = search.fail(trial, FAILED, f"{type(error).__name__}: {error}")
+            told = search.fail(trial, FAILED, f"{type(error).__name__}: {one_line(error)}")
             gc.collect()  # its traceback has held what the trial had allocated, in cycles
         else:
             told = search.tell(trial, values)
@@ -140,7 +209,14 @@ class Worker:
             torch.cuda.empty_cache()
 
     def _run_job(self, trial: Trial) -> JobReturn:
-        config = self.compose(trial.number, self._suggest(trial))
+        try:
+            overrides = self._suggest(trial)
+        except UpdateFinishedTrialError:  # it has been given up as lost
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            raise NoProposalError(f"no parameters could be chosen: {kind}{one_line(error)}") from error
+        config = self.compose(trial.number, overrides)
         trial.set_user_attr("folder", str(config.hydra.sweep.subdir))
         set_current_trial(trial)
         try:
@@ -158,15 +234,16 @@ class Worker:
         """Have the sampler choose, and give the trial's overrides."""
         for name, distribution in self.plan.space.items():
             trial._suggest(name, distribution)
-        if self.plan.custom_search_space is not None:
-            instantiate({"_target_": self.plan.custom_search_space, "_partial_": True})(self.config, trial)
+        extend = self.plan.extension(self.hydra_context.execution_whitelist)
+        if extend is not None:
+            extend(self.config, trial)
         both = trial.params.keys() & self.plan.fixed.keys()
         if both:
-            raise ValueError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
+            raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
         return self.plan.overrides(trial.params)
 
     def compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a trial, with a folder that nobody has written to."""
+        """The configuration of a trial, with a folder that is made for it and that nobody else has."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = str(number)
@@ -178,9 +255,14 @@ class Worker:
         finally:
             HydraConfig.instance().cfg = previous
         free, again = subdir, 1
-        while (folder / free).exists():
-            again += 1
-            free = f"{subdir}_{again}"
+        while True:
+            try:
+                (folder / free).mkdir(parents=True)
+            except FileExistsError:
+                again += 1
+                free = f"{subdir}_{again}"
+            else:
+                break
         with read_write(config.hydra):
             config.hydra.sweep.subdir = free
         return config
