@@ -1,5 +1,6 @@
 """The MLflow run of a sweep: the parent of its trials' runs, and what sees to it that none of them stays open."""
 
+import gc
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ class SweepCallback(Callback):
 
     def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
         """Refuse directions that do not fit the objective."""
+        gc.enable()  # the entry point pauses it while Hydra composes, and a task would be the next to do this
         run_config.check_directions(config, directions)
 
     def on_study_start(self, config: DictConfig, study: "Study") -> None:
