@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -40,6 +41,10 @@ from iolaus.live import Live, why_failed
 from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
 from iolaus.worker import Plan, Worker, grid, one_line
+
+
+DYING_S = 5.0
+"""Seconds within which processes are expected to be gone after an interruption."""
 
 
 class SweepError(CompactHydraException):
@@ -108,6 +113,8 @@ class Sweep:
             interrupted = True
         finally:
             search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
+            if interrupted:
+                self._give_up_dying(search)
             self._notify("on_study_end", study=study, interrupted=interrupted)
             self._write_results(study, Path(plan.folder))
         self._conclude(search, plan, interrupted, problem)
@@ -230,6 +237,17 @@ class Sweep:
             except Exception as error:  # joblib's, if one of its processes was killed
                 return f"{type(error).__name__}: {error}"
         return next((str(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
+
+    @staticmethod
+    def _give_up_dying(search: Search) -> None:
+        """Wait a little for what still runs: other people's launchers do not wait for processes that they kill."""
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            ray.shutdown()  # its processes would end with this one only
+        end = time.monotonic() + DYING_S
+        while search.tally().running and time.monotonic() < end:
+            time.sleep(0.1)
+            search.give_up_lost(INTERRUPTED)
 
     def _launcher(self, worker: Worker, workers: int) -> Launcher:
         """The launcher that is configured; ours instead of Hydra's default, which has one process."""

@@ -5,7 +5,9 @@ import functools
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +179,7 @@ class Worker:
         gpus = machine.gpus()
         if len(gpus) > 1 and self.workers > 1:  # CUDA looks here when a trial first uses it
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(job.hydra.job.num - self.first) % len(gpus)]
+        _sigterm_of_ray_as_ctrl_c()
         done = 0
         while (trial := search.claim()) is not None:
             try:
@@ -283,3 +286,11 @@ class Worker:
         if any(value != value for value in values):
             raise ValueError("the task returned NaN")
         return values
+
+
+def _sigterm_of_ray_as_ctrl_c() -> None:
+    """Ray ends its processes by SIGTERM, which it turns into a SystemExit that would look like the task's own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    of_ray = (getattr(handler, "__module__", None) or "").partition(".")[0] == "ray"
+    if of_ray and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,215 @@
+"""What a sweep shows while it runs: in a terminal, without one, and when the view itself fails."""
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import Trial
+
+from iolaus.journal import open_storage
+from iolaus.live import Live, printable, why_failed
+from iolaus.search import FAILED, Search
+
+SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": CategoricalDistribution(["a" * 60 + "\n"])}
+
+
+def new_search(folder: Path, n_trials: int = 10, direction: str = "maximize") -> Search:
+    storage = open_storage(str(folder / "journal.log"))
+    study = optuna.create_study(study_name="study", storage=storage, direction=direction)
+    return Search(study, n_trials, 1.0, 0, folder)
+
+
+def begin(search: Search, **reports: float) -> Trial:
+    """A trial that has begun, and has reported values by step."""
+    trial = search.claim()
+    assert trial is not None
+    for name, distribution in SPACE.items():
+        trial._suggest(name, distribution)
+    for step, value in reports.items():
+        trial.report(value, int(step.removeprefix("step")))
+    return trial
+
+
+class Screen:
+    """What a terminal of this size shows of what is written to it."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.columns, self.rows, self.lines, self.row, self.column = columns, rows, [""], 0, 0
+
+    def feed(self, text: str) -> None:
+        for part in text.replace("\r\n", "\n").replace("\x1b[J", "\x1b[0J").split("\x1b["):
+            if part[:2] == "0J":
+                self.lines[self.row :] = [""]
+                part = part[2:]
+            elif part.partition("A")[0].isdecimal():
+                up, _, part = part.partition("A")
+                assert int(up) < self.rows  # what has scrolled away cannot be reached
+                self.row -= int(up)
+            for letter in part:
+                if letter == "\n" or len(self.lines[self.row]) == self.columns:
+                    self.row += 1
+                    self.lines[self.row :] = [""]
+                self.lines[self.row] += letter.replace("\n", "")
+
+
+@contextmanager
+def terminal(columns: int, rows: int) -> Iterator[tuple[TextIO, Screen]]:
+    """A pseudo-terminal, and its screen as it is once the context ends."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    screen, written = Screen(columns, rows), []
+
+    def read() -> None:
+        with suppress(OSError):  # which is Linux's end of file here
+            while chunk := os.read(ours, 65536):
+                written.append(chunk)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with open(theirs, "w", encoding="utf-8") as out:
+        yield out, screen
+    thread.join()
+    os.close(ours)
+    screen.feed(b"".join(written).decode())
+
+
+def test_the_status_says_what_has_ended_what_runs_what_is_best_and_what_is_left(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    out = io.StringIO()
+    live = Live(search, 2, alone=False, out=out)
+    search.tell(begin(search), [0.5])
+    search.fail(begin(search), FAILED, "ValueError: no")
+    begin(search, step1=0.25, step2=0.75)
+    live.last_status = -1e9
+    live._look()
+    status = out.getvalue().splitlines()[-1]
+    assert status.startswith("2 of 10 trials finished, 1 of them failed, about 0:00:")
+    assert "1 running" in status
+    assert "best 0.5 (trial 0: optimizer.lr=" in status
+    assert "trial 2: step 2, 0.75: optimizer.lr=" in status
+
+
+def test_each_trial_that_ends_has_one_line(tmp_path: Path) -> None:
+    search = new_search(tmp_path, direction="minimize")
+    out = io.StringIO()
+    with Live(search, 1, alone=False, out=out):
+        search.tell(begin(search), [0.5])
+        search.tell(begin(search), [0.7])
+        search.tell(begin(search), [0.1])
+        search.fail(begin(search), FAILED, "ValueError: in\ntwo lines")
+    lines = out.getvalue().splitlines()
+    assert [line.split(" in ")[0].partition(":")[2].strip() for line in lines[:3]] == [
+        "0.5 (best so far)",
+        "0.7",
+        "0.1 (best so far)",
+    ]
+    assert lines[3].startswith("trial 3: failed: ValueError: in two lines in ")
+    assert len(lines) == 4
+
+
+def test_in_a_terminal_the_status_stays_at_the_foot_however_narrow_it_is(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    with terminal(columns=40, rows=24) as (out, screen):
+        live = Live(search, 2, alone=True, out=out)
+        assert live.in_place
+        one, other = begin(search), begin(search, step1=0.25)
+        for _ in range(3):
+            live._look()
+        search.tell(one, [0.5])
+        live._look()
+        live._look()
+    text = "".join(screen.lines)
+    assert text.count("trials finished") == 1
+    assert text.count("trial 0:") == 1 + text.count("best 0.5 (trial 0:")
+    assert f"  trial {other.number}: step 1, 0.25: optimizer.lr=…" in screen.lines
+    assert max(map(len, screen.lines)) <= 40
+
+
+def test_in_a_low_terminal_the_foot_is_no_higher_than_it(tmp_path: Path) -> None:
+    search = new_search(tmp_path, n_trials=30)
+    for _ in range(20):
+        begin(search)
+    with terminal(columns=80, rows=10) as (out, screen):
+        live = Live(search, 20, alone=True, out=out)
+        live._look()
+        live._look()
+    assert "  and 13 more" in screen.lines
+    assert len(screen.lines) == 10
+
+
+def test_at_the_end_the_foot_is_gone(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    with terminal(columns=60, rows=10) as (out, screen), Live(search, 2, alone=True, every_s=0.01, out=out):
+        trial = begin(search)
+        time.sleep(0.1)
+        search.tell(trial, [1.0])
+    assert screen.lines[0].startswith("trial 0: 1 (best so far)")
+    assert "finished" not in "".join(screen.lines)
+
+
+def test_a_view_that_fails_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError("closed")
+
+    search = new_search(tmp_path)
+    with Live(search, 1, alone=False, every_s=0.01, out=Closed()):
+        search.tell(begin(search), [1.0])
+        time.sleep(0.1)
+    assert [record.message for record in caplog.records if record.name == "iolaus.live"] == [
+        "the trials go on, but cannot be shown: BrokenPipeError: closed"
+    ]
+
+
+def test_a_storage_that_is_away_for_a_while_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = new_search(tmp_path)
+    out = io.StringIO()
+    live = Live(search, 1, alone=False, out=out)
+    search.tell(begin(search), [1.0])
+    with monkeypatch.context() as context:
+        context.setattr(search.study, "get_trials", lambda **_: 1 / 0)
+        live._look()
+    live._look()
+    assert "cannot be shown: ZeroDivisionError" in caplog.text
+    assert out.getvalue().startswith("trial 0: 1 (best so far)")
+
+
+def test_it_looks_no_more_often_than_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    search = new_search(tmp_path)
+    show: Any = Live._show
+
+    def counted(self: Live, last: bool) -> None:
+        nonlocal looks
+        looks += 1
+        show(self, last)
+
+    monkeypatch.setattr(Live, "_show", counted)
+    with Live(search, 1, alone=False, every_s=0.1, out=io.StringIO()):
+        time.sleep(0.35)
+    assert 2 <= looks <= 5
+
+
+def test_nothing_in_a_value_moves_the_cursor() -> None:
+    assert printable("a\nb\x1b[2Jc\td é") == "a b [2Jc d é"
+
+
+def test_reasons_that_differ_in_numbers_only_are_one() -> None:
+    from collections import Counter
+
+    reasons = Counter({"loss is 3.5 at step 2": 2, "loss is 1e+9 at step 7": 1, "out of memory": 1})
+    assert why_failed(reasons) == ["3 x loss is 3.5 at step 2", "1 x out of memory"]
