@@ -116,6 +116,11 @@ class Sweep:
         defaults |= {"hydra.sweeper.n_trials": str(n_trials)} if n_trials is not None else {}
         return self._run(*(f"{key}={value}" for key, value in defaults.items() if key not in given), *arguments)
 
+    def launched_by_default(self, *arguments: str, n_trials: int) -> Outcome:
+        return self._run(
+            "hydra.sweep.dir=study", "hydra.sweeper.study_name=study", f"hydra.sweeper.n_trials={n_trials}", *arguments
+        )
+
     def refused(self, *arguments: str, n_trials: int | None = 2) -> str:
         outcome = self(*arguments, n_trials=n_trials)
         assert outcome.code == 1, outcome.out
@@ -234,6 +239,7 @@ def test_what_is_fixed_added_or_deleted_keeps_its_form(override: str, expected: 
         ("range(5,1)", "at least one value"),
         ("choice()", "empty choice is not legal"),
         ("choice(a", "no viable alternative"),
+        ("choice(true,1)", "true for 1"),
     ],
 )
 def test_a_form_that_cannot_be_is_refused_in_one_line(form: str, why: str) -> None:
@@ -440,6 +446,19 @@ def test_a_sweep_that_fails_too_often_ends_with_the_reasons(sweep: Sweep) -> Non
     assert "5 x RuntimeError: broken in two lines" in error
 
 
+def test_a_task_that_cannot_be_sent_to_other_processes_runs_in_this_one(sweep: Sweep) -> None:
+    app = sweep.folder / "app.py"
+    app.write_text(
+        APP.replace("import os, hydra", "import os, hydra, threading\nlock = threading.Lock()").replace(
+            '"raise"', "lock"
+        )
+    )
+    outcome = sweep.launched_by_default("x=interval(0,1)", "hydra.sweeper.n_jobs=2", n_trials=2)
+    assert outcome.code == 0, outcome.err
+    assert "one worker only, in this process: the task cannot be sent to others: cannot pickle" in outcome.out
+    assert len(sweep.trials()) == 2
+
+
 def test_callbacks_see_the_jobs_of_trials_only(sweep: Sweep) -> None:
     (sweep.folder / "calls.py").write_text(
         "from hydra.experimental.callback import Callback\n"
@@ -471,9 +490,10 @@ def test_the_command_once_more_is_one_that_hydra_reads(sweep: Sweep) -> None:
         ("hydra.sweeper.n_jobs=0", "error: hydra.sweeper.n_jobs must be at least 1, but got 0"),
         ("hydra.sweeper.max_failure_rate=1.5", "error: hydra.sweeper.max_failure_rate must be in [0, 1], but got 1.5"),
         ("hydra.sweeper.direction=up", "error: hydra.sweeper.direction must be minimize or maximize, but got up"),
+        ("hydra.sweeper.direction=[]", "error: hydra.sweeper.direction must be minimize or maximize, for each"),
         ("hydra.sweeper.on_mismatch=ask", "error: on_mismatch must be refuse or continue, but got ask"),
         ("x=interval(5,1)", "error: x=interval(5,1) is no search space: `low <= high` must hold"),
-        ("+hydra.sweeper.params.y='choice('", "error: y=choice( is no search space: "),
+        ("hydra.sweeper.params={y:'choice('}", "error: y=choice( is no search space: "),
         ("lr=interval(0,1)", "lr"),
         ("model=choice(tiny,big)", "tiny"),
         ("model=glob(z*)", "error: model=glob(z*) matches no option of this group"),

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import optuna
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
@@ -42,6 +43,7 @@ from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
 from iolaus.worker import Plan, Worker, grid, one_line
 
+log = logging.getLogger(__name__)
 
 DYING_S = 5.0
 """Seconds within which processes are expected to be gone after an interruption."""
@@ -99,10 +101,9 @@ class Sweep:
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
-        print(
+        say(
             f"study {plan.study_name}: {tally.counted} of {plan.n_trials} trials finished; "
             f"{workers if not search.is_over(tally) else 0} workers; {plan.folder}",
-            flush=True,
         )
         interrupted, problem = False, None
         self._notify("on_study_start", study=study)
@@ -176,6 +177,7 @@ class Sweep:
     def _directions(self) -> list[Direction]:
         given = self.settings["direction"]
         directions: list[Direction] = []
+        require(given != [], "hydra.sweeper.direction", "minimize or maximize, for each objective", given)
         for direction in given if isinstance(given, list) else [given]:
             name: Any = direction.name if isinstance(direction, Enum) else direction
             require(name in ("minimize", "maximize"), "hydra.sweeper.direction", "minimize or maximize", name)
@@ -221,7 +223,19 @@ class Sweep:
         overrides = self.config.hydra.overrides.hydra
         in_process = any(override.startswith("hydra/launcher=basic") for override in overrides)
         automatic = len(machine.gpus()) or machine.cores()
-        return 1 if in_process else min(automatic if asked is None else asked, plan.n_trials)
+        workers = 1 if in_process else min(automatic if asked is None else asked, plan.n_trials)
+        if workers > 1 and self._launches_local:
+            try:
+                cloudpickle.dumps((self.task_function, self.hydra_context, self.config))
+            except Exception as error:  # of whatever the task's module holds
+                log.warning("one worker only, in this process: the task cannot be sent to others: %s", one_line(error))
+                return 1
+        return workers
+
+    @property
+    def _launches_local(self) -> bool:
+        """Whether several workers get our launcher instead of Hydra's default, which has one process."""
+        return bool(self.config.hydra.runtime.choices["hydra/launcher"] == "basic")
 
     def _launch(self, plan: Plan, workers: int) -> str | None:
         """Have the workers do their work; gives what kept one of them from it."""
@@ -250,10 +264,10 @@ class Sweep:
             search.give_up_lost(INTERRUPTED)
 
     def _launcher(self, worker: Worker, workers: int) -> Launcher:
-        """The launcher that is configured; ours instead of Hydra's default, which has one process."""
+        """The launcher that is configured, or ours."""
         # The callbacks are for trials, not for the jobs that run them.
         context = HydraContext(self.hydra_context.config_loader, Callbacks(), self.hydra_context.execution_whitelist)
-        if self.config.hydra.runtime.choices["hydra/launcher"] != "basic" or workers == 1:
+        if not self._launches_local or workers == 1:
             logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
             return Plugins.instance().instantiate_launcher(context, worker, self.config)
         launcher = LocalLauncher()
@@ -280,10 +294,10 @@ class Sweep:
     def _conclude(self, search: Search, plan: Plan, interrupted: bool, problem: str | None) -> None:
         tally = search.tally()
         for line in self._summary(search.study, plan):
-            print(line)
+            say(line)
         state = f"{tally.counted} of {plan.n_trials} trials finished"
         if interrupted:
-            print(f"interrupted: {state}; the same command goes on", flush=True)
+            say(f"interrupted: {state}; the same command goes on")
             sys.exit(130)
         if tally.fails_too_often(plan.max_failure_rate, plan.n_trials):
             raise SweepError(
@@ -336,11 +350,22 @@ def parse(
             choices.sort(key=lambda choice: (isinstance(choice, str), choice))
         if choices is not None:
             return {parsed.get_key_element(): CategoricalDistribution(choices)}, {}, []
-        return create_params_from_overrides([override])
+        space, fixed, deletions = create_params_from_overrides([override])
+        for distribution in space.values():
+            kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
+            if len(kinds) > 1:
+                raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
+        return space, fixed, deletions
     except InputError:
         raise
     except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
         raise InputError(f"{override} is no search space: {one_line(error)}") from error
+
+
+def say(line: str) -> None:
+    """Print a line; that nobody reads it any more is no reason to fail."""
+    with suppress(BrokenPipeError):
+        print(line, flush=True)
 
 
 def _command(overrides: Sequence[str], config: DictConfig) -> str:
