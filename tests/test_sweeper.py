@@ -93,6 +93,10 @@ hydra:
       y: choice(-5, 0, 5)
       z: 7
 """,
+    "broken.yaml": """
+defaults: [config, _self_]
+hydra: {sweeper: {params: {y: choice(}}}
+""",
     "model/small.yaml": "size: 1",
     "model/big.yaml": "size: 9",
     "solver/fast.yaml": "steps: 1",
@@ -493,7 +497,7 @@ def test_the_command_once_more_is_one_that_hydra_reads(sweep: Sweep) -> None:
         ("hydra.sweeper.direction=[]", "error: hydra.sweeper.direction must be minimize or maximize, for each"),
         ("hydra.sweeper.on_mismatch=ask", "error: on_mismatch must be refuse or continue, but got ask"),
         ("x=interval(5,1)", "error: x=interval(5,1) is no search space: `low <= high` must hold"),
-        ("hydra.sweeper.params={y:'choice('}", "error: y=choice( is no search space: "),
+        ("--config-name=broken", "error: y=choice( is no search space: "),
         ("lr=interval(0,1)", "lr"),
         ("model=choice(tiny,big)", "tiny"),
         ("model=glob(z*)", "error: model=glob(z*) matches no option of this group"),
