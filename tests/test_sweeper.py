@@ -354,10 +354,11 @@ def test_a_custom_search_space_adds_parameters_that_depend_on_others(sweep: Swee
     params = sweep.trials()[0].params
     assert 0 <= params["+w"] - params["x"] <= 0.25
     assert sweep.config().w == params["+w"]
+    assert sweep.trials()[0].user_attrs["width"] == "0.25"
 
 
 def test_a_custom_search_space_must_not_search_what_is_fixed(sweep: Sweep) -> None:
-    error = sweep.refused("x=interval(0,1)", "y=1", "hydra.sweeper.custom_search_space=app.overlapping")
+    error = sweep.refused("x=interval(0,1)", "++y=1", "hydra.sweeper.custom_search_space=app.overlapping")
     assert "both fixed and searched for: y; remove one" in error
     assert not any(trial.state.name == "COMPLETE" for trial in sweep.trials())
 

@@ -237,10 +237,12 @@ class Worker:
         """Have the sampler choose, and give the trial's overrides."""
         for name, distribution in self.plan.space.items():
             trial._suggest(name, distribution)
+        for name, value in self.plan.fixed.items():
+            trial.set_user_attr(name, value)  # as the official sweeper does: what extends the space may read them
         extend = self.plan.extension(self.hydra_context.execution_whitelist)
         if extend is not None:
             extend(self.config, trial)
-        both = trial.params.keys() & self.plan.fixed.keys()
+        both = {key.lstrip("+") for key in trial.params} & {key.lstrip("+") for key in self.plan.fixed}
         if both:
             raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
         return self.plan.overrides(trial.params)
