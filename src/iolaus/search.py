@@ -5,11 +5,15 @@ number of them may work on one study. These rules make the total exact:
 
 - A trial *counts* if it is COMPLETE, PRUNED or FAIL, except a FAIL that says nothing about its parameters: its worker
   was ``lost`` (for the first two times), it was ``interrupted`` by the user, or it was ``surplus``.
-- Whoever makes a trial looks afterwards at those with smaller numbers. If as many of them count or may still count as
-  were asked for, the new one is surplus. Numbers are given in order, so the largest one that counts has seen all
-  others: there can never be too many. A lock on one host makes surplus trials rare; it is not what makes it exact.
-- A trial carries the lease of its process from its first moment. Once that cannot be alive, whoever notices first
-  makes it FAIL, and its parameters are taken up by a new trial: the smallest number that names it is the one.
+- What was lost or interrupted is tried again by a new trial that names it; of several, the smallest number is the one.
+  So each *setting*, a trial of its own with those that try it again, ends in exactly one trial that counts.
+- A new setting is surplus if as many as were asked for have smaller numbers, and so is a trial again of what a smaller
+  number tries again. Who makes a trial looks at those with smaller numbers afterwards: numbers are given in order, so
+  nothing can come between any more, and what was right once remains so. There can never be too many. A lock on one
+  host makes surplus trials rare; it is not what makes the total exact.
+- A trial carries the lease of its process from its first moment, or from the next if it was enqueued. Once that
+  cannot be alive, whoever notices makes it FAIL, looking first whether it was surplus, if its process may not have
+  come to that.
 """
 
 import contextlib
@@ -45,13 +49,13 @@ LOSSES = "iolaus:losses"
 END = "iolaus:end"
 """Why it is FAIL: one of the following."""
 FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
+FOLDER = "folder"
+"""A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
 
 MAX_LOSSES = 3
 """The loss that counts, so that parameters whose trial always gets killed cannot keep a study from ending."""
 JUDGED_FROM = 5
 """The number of trials from which on the share of failures is judged, or all of them if there are fewer."""
-GRID = ("grid_id", "search_space")
-"""Where GridSampler notes which point of its grid a trial is."""
 POLL_S = 0.5
 """Seconds between two looks of a worker that has nothing to do at those that have."""
 
@@ -64,8 +68,10 @@ class Tally:
     counted: int = 0
     failed: int = 0
     """Those among the counted that are FAIL."""
+    settings: int = 0
+    """Those that are no trial again of another, and not surplus."""
     draws: int = 0
-    """How often new parameters were drawn."""
+    """Those that are no trial again of another."""
     running: list[FrozenTrial] = field(default_factory=list)
     waiting: list[FrozenTrial] = field(default_factory=list)
     lost: dict[int, tuple[FrozenTrial, int]] = field(default_factory=dict)
@@ -81,8 +87,9 @@ class Tally:
         self.size += 1
         self.draws += retry_of is None
         end = attrs.get(END, FAILED) if trial.state == TrialState.FAIL else None
-        if retry_of is not None and end != SURPLUS:
-            self.taken_up.add(retry_of)
+        if end != SURPLUS:
+            self.settings += retry_of is None
+            self.taken_up |= set() if retry_of is None else {retry_of}
         if trial.state == TrialState.RUNNING:
             self.running.append(trial)
         elif trial.state == TrialState.WAITING:
@@ -157,49 +164,49 @@ class Search:
                 if self.is_over(tally):
                     return None
                 if tally.counted + len(tally.running) < self.n_trials:
-                    claimed = self._pop(tally) or self._create(tally)
+                    lost, waiting = tally.pending, tally.waiting
+                    claimed = self._pop(waiting[0]) if waiting and not lost else self._create(*lost[:1])
                     if claimed is not None:
                         return self._begin(*claimed)
                     continue
             time.sleep(POLL_S)
 
-    def _pop(self, tally: Tally) -> tuple[int, int] | None:
-        """Take the first trial that somebody has enqueued."""
-        storage = self.study._storage
-        for trial in tally.waiting:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                # The lease first: nobody must find the trial running without one.
-                storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
-                if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
-                    older = self.tally(before=trial.number)
-                    if self._has_room(older):
-                        return trial._trial_id, older.draws
-                    self.study.enqueue_trial(trial.system_attrs.get("fixed_params", {}), trial.user_attrs)
-                    self._end(trial._trial_id, SURPLUS, "others had been faster")
-                    return None
+    def _pop(self, trial: FrozenTrial) -> tuple[int, int] | None:
+        """Take the first trial that somebody has enqueued, and give its id and draw; None if another was faster.
+
+        It is not surplus: all settings before it count or run, and these are too few.
+        """
+        storage, trial_id = self.study._storage, trial._trial_id
+        with contextlib.suppress(UpdateFinishedTrialError):
+            if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                # Not before: it could take the place of the lease of somebody who is faster.
+                storage.set_trial_system_attr(trial_id, LEASE, lease())
+                return trial_id, self.tally(before=trial.number).draws
         return None
 
-    def _create(self, tally: Tally) -> tuple[int, int] | None:
-        """Make a trial, of parameters that were lost or of new ones."""
+    def _create(self, lost: tuple[FrozenTrial, int] | None = None) -> tuple[int, int] | None:
+        """Make a trial, of lost parameters or of new ones, and give its id and draw; None if others were faster."""
         attrs: dict[str, Any] = {LEASE: lease()}
-        retried = tally.pending[0] if tally.pending else None
-        if retried is not None:
-            lost, draw = retried
-            attrs |= {RETRY_OF: lost.number, DRAW: draw, LOSSES: losses(lost)}
-            attrs |= {key: lost.system_attrs[key] for key in GRID if key in lost.system_attrs}
-            attrs["fixed_params"] = {**lost.system_attrs.get("fixed_params", {}), **lost.params}
+        if lost is not None:
+            trial, draw = lost
+            # What samplers have noted, such as the point of a grid, belongs to the parameters.
+            attrs |= {key: value for key, value in trial.system_attrs.items() if not key.startswith("iolaus:")}
+            attrs |= {RETRY_OF: trial.number, DRAW: draw, LOSSES: losses(trial)}
+            # Some parameters without the others would leave these other random numbers than were theirs.
+            if is_begun(trial):
+                attrs["fixed_params"] = {**attrs.get("fixed_params", {}), **trial.params}
         storage, study_id = self.study._storage, self.study._study_id
         template = create_trial(state=TrialState.RUNNING, system_attrs=attrs)
-        trial_id = storage.create_new_trial(study_id, template)
-        older = self.tally(before=storage.get_trial(trial_id).number)
-        if self._has_room(older) and (retried is None or retried[0].number not in older.taken_up):
-            return trial_id, older.draws if retried is None else retried[1]
-        self._end(trial_id, SURPLUS, "others had been faster")
+        made = storage.get_trial(storage.create_new_trial(study_id, template))
+        older = self.tally(before=made.number)
+        if not self._is_surplus(made, older):
+            return made._trial_id, attrs.get(DRAW, older.draws)
+        self._end(made, SURPLUS, "others had been faster")
         return None
 
-    def _has_room(self, older: Tally) -> bool:
-        return older.counted + len(older.running) + len(older.waiting) < self.n_trials
+    def _is_surplus(self, trial: FrozenTrial, older: Tally) -> bool:
+        retry_of = trial.system_attrs.get(RETRY_OF)
+        return older.settings >= self.n_trials if retry_of is None else retry_of in older.taken_up
 
     def _begin(self, trial_id: int, draw: int) -> Trial:
         reseed(self.study.sampler, self.seed, draw)
@@ -264,19 +271,19 @@ class Search:
             end: INTERRUPTED where the user is the cause.
             own: Also those of this very process, whose worker has ended.
         """
-        given_up = []
+        reason = "its worker was lost" if end == LOST else "interrupted"
         with self._lock:
-            for trial in self.tally().running:
-                if not is_alive(trial) or (own and is_ours(trial)):
-                    with contextlib.suppress(UpdateFinishedTrialError):
-                        self._end(trial._trial_id, end, "its worker was lost" if end == LOST else "interrupted")
-                        given_up.append(trial.number)
-        return given_up
+            dead = [trial for trial in self.tally().running if not is_alive(trial) or (own and is_ours(trial))]
+            for trial in dead:
+                surplus = not is_begun(trial) and self._is_surplus(trial, self.tally(before=trial.number))
+                self._end(trial, SURPLUS if surplus else end, reason)
+        return [trial.number for trial in dead]
 
-    def _end(self, trial_id: int, end: str, reason: str) -> None:
-        """Make a trial FAIL that no sampler needs to hear of."""
-        self._note(trial_id, end, reason)
-        self.study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+    def _end(self, trial: FrozenTrial, end: str, reason: str) -> None:
+        """Make a trial FAIL, unless it has ended, that no sampler needs to hear of."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._note(trial._trial_id, end, reason)
+            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _note(self, trial_id: int, end: str, reason: str) -> None:
         storage = self.study._storage
@@ -288,9 +295,15 @@ def is_alive(trial: FrozenTrial) -> bool:
     """Whether a running trial can still come to an end by itself."""
     if LEASE in trial.system_attrs:
         return holds(trial.system_attrs[LEASE])
-    # Another program's, which renews nothing.
+    # Another program's, which renews nothing, or one that has just been taken from the queue.
     assert trial.datetime_start is not None
     return time.time() < trial.datetime_start.timestamp() + LEASE_S
+
+
+def is_begun(trial: FrozenTrial) -> bool:
+    """Whether all parameters of a trial were chosen."""
+    # Another program's may have none.
+    return FOLDER in trial.user_attrs or LEASE not in trial.system_attrs
 
 
 def is_ours(trial: FrozenTrial) -> bool:
