@@ -37,8 +37,9 @@ class JournalFile(BaseJournalBackend):
     def __init__(self, path: Path) -> None:
         """Open the journal."""
         self._path = path
-        # Asked for again every millisecond: the lock is held for less than that unless the disk is waited for.
-        self._lock = FileLock(f"{path}.lock", poll_interval=0.001)
+        # Not .lock, whose mere existence keeps the official backend out for 30 s.
+        # Asked for again every millisecond: it is held for less than that unless the disk is waited for.
+        self._lock = FileLock(f"{path}.flock", poll_interval=0.001)
         self._read, self._offset = 0, 0  # so many logs were read, and end at this byte
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,21 +72,27 @@ class JournalFile(BaseJournalBackend):
                 yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append logs, all of them or, if the disk is full, none."""
+        """Append logs, all of them or, if the disk is full, none.
+
+        Raises:
+            InputError: if the disk is full.
+        """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._lock, open(self._path, "r+b") as file:
+        with self._lock, open(self._path, "r+b", buffering=0) as file:  # a buffer would try once more when it is closed
             end = _end_of_last_line(file)
             try:
                 file.truncate(end)
                 file.seek(end)
-                file.write(lines)
-                file.flush()
+                written = 0
+                while written < len(lines):
+                    written += file.write(lines[written:])
                 if any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs):
                     os.fsync(file.fileno())
             except OSError as error:
                 os.truncate(self._path, end)
-                error.filename = str(self._path)
-                raise
+                raise InputError(
+                    f"{self._path} cannot be written to ({error.strerror}): make room, and the same command goes on"
+                ) from error
 
 
 def _end_of_last_line(file: Any) -> int:
