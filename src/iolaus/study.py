@@ -107,5 +107,5 @@ def seed_of(study: Study) -> int:
 
 def _readable(distribution: BaseDistribution) -> str:
     parsed = json.loads(distribution_to_json(distribution))
-    attributes = {key: value for key, value in parsed["attributes"].items() if value not in (None, False)}
-    return f"{parsed['name'].removesuffix('Distribution')} {json.dumps(attributes)}"
+    attributes = {key: value for key, value in parsed["attributes"].items() if value is not None and value is not False}
+    return f"{parsed['name'].removesuffix('Distribution')} {json.dumps(attributes, sort_keys=True)}"
