@@ -11,14 +11,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.journal import open_storage
-from iolaus.search import DRAW, END, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Search, losses
+from iolaus.search import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Search, losses
 
 ROOT = Path(__file__).parents[1]
 
-APP = '''
+APP = """
 import os, time
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,7 +37,7 @@ if __name__ == "__main__":
     from hydra.core.config_store import ConfigStore
     ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05})
     main()
-'''
+"""
 
 
 class App:
@@ -130,25 +132,38 @@ def check(app: App, n_trials: int, before: Sequence[FrozenTrial] = ()) -> list[F
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert all(trial.state.is_finished() for trial in trials)
 
-    folders = [trial.user_attrs["folder"] for trial in trials if "folder" in trial.user_attrs]
-    assert len(folders) == len(set(folders))
+    # Each setting has come to its end once, and no two workers have proposed the same point.
+    assert tally.settings == n_trials
+    completed = [trial.params["x"] for trial in trials if trial.state == TrialState.COMPLETE]
+    assert max(Counter(completed).values()) == 1
+    drawn = [trial.params["x"] for trial in trials if DRAW not in trial.system_attrs and FOLDER in trial.user_attrs]
+    assert max(Counter(drawn).values()) == 1
+
+    # A folder is its trial's alone, and was written by one process at one time.
+    begun = [trial for trial in trials if FOLDER in trial.user_attrs]
+    assert [trial.user_attrs[FOLDER] for trial in begun] == [str(trial.number) for trial in begun]
+    written = {ran.parent.name: ran.read_text().splitlines() for ran in app.study_folder.glob("*/ran")}
+    assert all(len(lines) <= 1 for lines in written.values())
+    assert written.keys() <= {trial.user_attrs[FOLDER] for trial in begun}
+
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
-            ran = app.study_folder / trial.user_attrs["folder"] / "ran"
-            assert len(ran.read_text().splitlines()) == 1
+            assert written[trial.user_attrs[FOLDER]]
             assert trial.value == pytest.approx((trial.params["x"] - 2) ** 2)
         else:
             assert trial.state == TrialState.FAIL
             assert trial.system_attrs[END] in (LOST, INTERRUPTED, SURPLUS)
-    for number, _ in tally.lost.items():
+            assert trial.system_attrs[END] != SURPLUS or FOLDER not in trial.user_attrs
+    for number in tally.lost:
         takers = [t for t in trials if t.system_attrs.get(RETRY_OF) == number and t.system_attrs.get(END) != SURPLUS]
         assert len(takers) == 1
-        lost = trials[number]
-        assert all(takers[0].params.get(name, value) == value for name, value in lost.params.items())
-        assert losses(takers[0]) >= losses(lost)
+        if FOLDER in trials[number].user_attrs and FOLDER in takers[0].user_attrs:
+            assert takers[0].params == trials[number].params
+        assert losses(takers[0]) >= losses(trials[number])
 
-    drawn = [trial.params["x"] for trial in trials if DRAW not in trial.system_attrs and trial.params]
-    assert max(Counter(drawn).values()) == 1  # no two workers have proposed the same point
+    if "://" not in app.storage:  # the official backend reads the same
+        official = JournalStorage(JournalFileBackend(app.storage))
+        assert optuna.load_study(study_name="study", storage=official).get_trials() == trials
 
     for old in before:
         if old.state.is_finished():
