@@ -22,8 +22,7 @@ from optuna.trial import FrozenTrial
 
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.sweep import parse
-from iolaus.worker import element
+from iolaus.plan import element, parse
 
 APP = """
 import os, hydra

@@ -19,17 +19,14 @@ from typing import Any
 import cloudpickle
 import optuna
 from hydra._internal.callbacks import Callbacks
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString, Transformer, ValueType
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 
 from hydra_plugins.iolaus_local import LocalLauncher
@@ -39,9 +36,10 @@ from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute, open_storage
 from iolaus.live import Live, why_failed
+from iolaus.plan import Plan, element, first_value, grid, one_line, parse
 from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
-from iolaus.worker import Plan, Worker, grid, one_line
+from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +96,8 @@ class Sweep:
         study = open_study(storage, plan.study_name, self._directions(), facts, self.settings["on_mismatch"])
         if plan.seed is None:
             plan = plan.with_seed(seed_of(study))
+        if study.user_attrs.get("iolaus:folder") != plan.folder:
+            study.set_user_attr("iolaus:folder", plan.folder)
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
@@ -116,8 +116,8 @@ class Sweep:
             search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
             if interrupted:
                 self._give_up_dying(search)
-            self._notify("on_study_end", study=study, interrupted=interrupted)
             self._write_results(study, Path(plan.folder))
+            self._notify("on_study_end", study=study, interrupted=interrupted)
         self._conclude(search, plan, interrupted, problem)
 
     def _plan(self, arguments: Sequence[str]) -> tuple[Plan, dict[str, str]]:
@@ -170,7 +170,7 @@ class Sweep:
             seed=sampler.get("seed"),
         )
         plan.check(self.hydra_context.execution_whitelist)
-        self.first = plan.overrides({name: _first_value(distribution) for name, distribution in space.items()})
+        self.first = plan.overrides({name: first_value(distribution) for name, distribution in space.items()})
         self.hydra_context.config_loader.load_sweep_config(self.config, self.first)  # a misspelt key, say
         return plan, facts
 
@@ -186,13 +186,10 @@ class Sweep:
 
     def _shared(self, space: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> dict[str, Any]:
         """What all trials have in common: the configuration, but for what is searched."""
-        config = OmegaConf.to_container(self.config, resolve=False)
-        assert isinstance(config, dict)
-        every = flatten({key: value for key, value in config.items() if key != "hydra"})
         searched = tuple(name.lstrip("+").split("@")[0].replace("/", ".") for name in space)
         shared = {
             name: value
-            for name, value in every.items()
+            for name, value in _settings(self.config).items()
             if not any(name == key or name.startswith(f"{key}.") for key in searched)
         }
         shared |= {name: value for name, value in fixed.items() if name not in shared or searched}
@@ -321,45 +318,33 @@ class Sweep:
         for trial in best:
             folder = Path(plan.folder) / trial.user_attrs.get("folder", str(trial.number))
             yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
-            yield f"  once more:  {_command(plan.overrides(trial.params), self.config)}"
+            yield f"  once more:  {self._command(plan.overrides(trial.params))}"
 
+    def _command(self, overrides: Sequence[str]) -> str:
+        """The shell command of a single run with these overrides."""
+        options = [
+            part
+            for flag, value in itertools.pairwise([*sys.argv[1:], ""])
+            if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+            for part in ([flag] if "=" in flag else [flag, value])
+        ]
+        module = getattr(sys.modules["__main__"], "__spec__", None)
+        program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
+        return shlex.join(["python", *program, *options, *self._without_search(overrides)])
 
-def parse(
-    override: str, config_loader: ConfigLoader | None = None
-) -> tuple[dict[str, BaseDistribution], dict[str, str], list[str]]:
-    """What an override searches, fixes and deletes, as the official sweeper reads it, except for two forms.
-
-    Shuffled choices would be another space in each command; ``glob(...)`` is refused there.
-
-    Args:
-        override: Of a key in ``hydra.sweeper.params``, or of the command line.
-        config_loader: Knows the options of a group, for ``glob(...)``.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        (parsed,) = OverridesParser.create(config_loader).parse_overrides([override])
-        choices: Any = None
-        if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
-            choices = list(parsed.sweep_iterator())
-            if not choices:
-                raise InputError(f"{override} matches no option of this group")
-        elif parsed.is_discrete_sweep() and getattr(parsed.value(), "shuffle", False):
-            choices = list(parsed.sweep_iterator(transformer=Transformer.encode))
-            choices.sort(key=lambda choice: (isinstance(choice, str), choice))
-        if choices is not None:
-            return {parsed.get_key_element(): CategoricalDistribution(choices)}, {}, []
-        space, fixed, deletions = create_params_from_overrides([override])
-        for distribution in space.values():
-            kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
-            if len(kinds) > 1:
-                raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
-        return space, fixed, deletions
-    except InputError:
-        raise
-    except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
-        raise InputError(f"{override} is no search space: {one_line(error)}") from error
+    def _without_search(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides without that of the group that chooses the search, but with the settings that came from it."""
+        kept = [override for override in overrides if not override.startswith("hparams_search=")]
+        if len(kept) == len(overrides):
+            return kept
+        loader, master = self.hydra_context.config_loader, self.config
+        trial = _settings(loader.load_sweep_config(master, list(overrides)))
+        single = _settings(loader.load_configuration(master.hydra.job.config_name, kept, RunMode.RUN))
+        return kept + [
+            f"{'' if name in single else '+'}{name}={element(value)}"
+            for name, value in trial.items()
+            if single.get(name, MISSING) != value
+        ]
 
 
 def say(line: str) -> None:
@@ -368,24 +353,11 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def _command(overrides: Sequence[str], config: DictConfig) -> str:
-    """The shell command of a single run with these overrides."""
-    options = [
-        part
-        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
-        if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-        for part in ([flag] if "=" in flag else [flag, value])
-    ]
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
-    return shlex.join(["python", *program, *options, *overrides])
-
-
-def _first_value(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """A task's settings by dotted key, unresolved."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return flatten({key: value for key, value in plain.items() if key != "hydra"})
 
 
 def _reserve(folders: Path, count: int) -> int:
