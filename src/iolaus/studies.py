@@ -17,7 +17,7 @@ from iolaus.search import Search, is_alive
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
 
-OURS = ("journal.log", "journal.log.lock", "claim.lock", "tracking.lock", "optimization_results.yaml")
+OURS = ("journal.log*", "*.lock", "optimization_results.yaml")
 """What a sweep writes beside its trials' folders."""
 
 
@@ -103,8 +103,8 @@ def delete(kept: Kept, storage: str | None = None) -> None:
         for folder in [*folders, kept.folder / "workers"]:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-        for name in OURS:
-            (kept.folder / name).unlink(missing_ok=True)
+        for path in [path for pattern in OURS for path in kept.folder.glob(pattern)]:
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds something else, which is not ours to delete
             kept.folder.rmdir()
 
