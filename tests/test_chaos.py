@@ -1,10 +1,12 @@
 """Kill -9 at random moments: whatever is killed, the same command comes to exactly the total."""
 
 import random
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from sweeps import App, check, children, gone, kill, wait_until
 
 
@@ -128,3 +130,25 @@ def test_a_hundred_kills_lose_and_repeat_nothing(tmp_path: Path, kind: str) -> N
     storage = f"hydra.sweeper.storage={app.storage}"
     commands = 2 if kind == "commands" else 1
     assert clear(campaign(app, 21, 1, 30, f"hydra.sweeper.n_jobs={jobs}", storage, commands=commands))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_sweep_of_one_worker_is_the_same_as_an_uninterrupted_one(
+    tmp_path: Path, sampler: str, sent: signal.Signals
+) -> None:
+    sequences = []
+    for name, interruptions in [("whole", 0), ("parts", 3)]:
+        (tmp_path / name).mkdir()
+        app = App(tmp_path / name, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=15")
+        for number in range(interruptions):
+            with app.start("hydra.sweeper.n_jobs=1") as process:
+                wait_until(lambda: len(list(app.study_folder.glob("*/ran"))) >= 4 * number + 2)  # noqa: B023
+                process.send_signal(sent)
+                process.communicate(timeout=60)
+        app.run("hydra.sweeper.n_jobs=1")
+        trials = check(app, 15)
+        assert len(trials) > 15 or not interruptions
+        sequences.append([(trial.params, trial.values) for trial in trials if trial.state == TrialState.COMPLETE])
+    assert sequences[0] == sequences[1]
