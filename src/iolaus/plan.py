@@ -59,7 +59,7 @@ class Plan:
         study = optuna.load_study(
             study_name=self.study_name, storage=open_storage(self.storage), sampler=self._sampler()
         )
-        return Search(study, self.n_trials, self.max_failure_rate, self.seed, Path(self.folder))
+        return Search(study, self.n_trials, self.max_failure_rate, self.seed, Path(self.folder), self.fixed)
 
     def check(self, whitelist: Any) -> None:
         """Find out early whether the sampler and the custom search space can be made.

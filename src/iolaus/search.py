@@ -22,7 +22,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ LOSSES = "iolaus:losses"
 END = "iolaus:end"
 """Why it is FAIL: one of the following."""
 FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
+REASON = "reason"
+"""A user attribute: what it failed of, in words."""
 FOLDER = "folder"
 """A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
 
@@ -100,7 +102,7 @@ class Tally:
             self.counted += 1
             if end is not None:
                 self.failed += 1
-                self.reasons[trial.user_attrs.get("reason", "no reason given")] += 1
+                self.reasons[trial.user_attrs.get(REASON, "no reason given")] += 1
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:
@@ -121,11 +123,21 @@ class Search:
         max_failure_rate: In [0, 1]; above it nothing is claimed any more.
         seed: Of the sampler. Each draw has a stream of its own, so that no two workers propose the same point.
         folder: Where the lock lies that the workers of a host share.
+        attrs: What each new trial is to carry as its user attributes.
     """
 
-    def __init__(self, study: Study, n_trials: int, max_failure_rate: float, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        study: Study,
+        n_trials: int,
+        max_failure_rate: float,
+        seed: int,
+        folder: Path,
+        attrs: Mapping[str, str] | None = None,
+    ) -> None:
         """Look at a study; nothing is changed."""
         self.study, self.n_trials, self.max_failure_rate, self.seed = study, n_trials, max_failure_rate, seed
+        self.attrs = {name: value for name, value in (attrs or {}).items() if name not in (FOLDER, REASON)}
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
         self._settled = Tally()
 
@@ -181,6 +193,8 @@ class Search:
             if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                 # Not before: it could take the place of the lease of somebody who is faster.
                 storage.set_trial_system_attr(trial_id, LEASE, lease())
+                for name, value in self.attrs.items():
+                    storage.set_trial_user_attr(trial_id, name, value)
                 return trial_id, self.tally(before=trial.number).draws
         return None
 
@@ -196,7 +210,7 @@ class Search:
             if is_begun(trial):
                 attrs["fixed_params"] = {**attrs.get("fixed_params", {}), **trial.params}
         storage, study_id = self.study._storage, self.study._study_id
-        template = create_trial(state=TrialState.RUNNING, system_attrs=attrs)
+        template = create_trial(state=TrialState.RUNNING, user_attrs=self.attrs, system_attrs=attrs)
         made = storage.get_trial(storage.create_new_trial(study_id, template))
         older = self.tally(before=made.number)
         if not self._is_surplus(made, older):
@@ -288,7 +302,7 @@ class Search:
     def _note(self, trial_id: int, end: str, reason: str) -> None:
         storage = self.study._storage
         storage.set_trial_system_attr(trial_id, END, end)
-        storage.set_trial_user_attr(trial_id, "reason", reason[:2000])
+        storage.set_trial_user_attr(trial_id, REASON, reason[:2000])
 
 
 def is_alive(trial: FrozenTrial) -> bool:

@@ -27,6 +27,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 
 from hydra_plugins.iolaus_local import LocalLauncher
@@ -83,7 +84,7 @@ class Sweep:
         try:
             with _sigterm_as_ctrl_c():
                 self._run(arguments)
-        except InputError as error:
+        except (InputError, OSError, StorageInternalError) as error:
             raise SweepError(f"error: {one_line(error)}") from None
         except KeyboardInterrupt:  # before there was a trial to interrupt, or after all
             sys.exit(130)

@@ -23,7 +23,7 @@ from iolaus import machine
 from iolaus.current import set_current_trial
 from iolaus.errors import InputError
 from iolaus.plan import Plan, one_line
-from iolaus.search import FAILED, INTERRUPTED, Search
+from iolaus.search import FAILED, FOLDER, INTERRUPTED, Search
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Worker:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             raise NoProposalError(f"no parameters could be chosen: {kind}{one_line(error)}") from error
         config = self.compose(trial.number, overrides)
-        trial.set_user_attr("folder", str(config.hydra.sweep.subdir))
+        trial.set_user_attr(FOLDER, str(config.hydra.sweep.subdir))
         set_current_trial(trial)
         try:
             return run_job(
@@ -118,8 +118,6 @@ class Worker:
         """Have the sampler choose, and give the trial's overrides."""
         for name, distribution in self.plan.space.items():
             trial._suggest(name, distribution)
-        for name, value in self.plan.fixed.items():
-            trial.set_user_attr(name, value)  # as the official sweeper does: what extends the space may read them
         extend = self.plan.extension(self.hydra_context.execution_whitelist)
         if extend is not None:
             extend(self.config, trial)
