@@ -25,6 +25,7 @@ import hydra.core.utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from table import arguments, report
 
+import iolaus.worker
 from iolaus.config import project_root
 
 BARE = """
@@ -91,8 +92,15 @@ def imports() -> None:
     engine.fit = fit_untimed
 
 
-def runs_in_turn(folder: Path, count: int, *overrides: str) -> list[dict[str, float]]:
-    """Seconds by cause of each job of one multirun, all in this process; what goes before the first is its own."""
+def runs_in_turn(runner: Any, folder: Path, count: int, *overrides: str) -> list[dict[str, float]]:
+    """Seconds by cause of each job of one multirun, all in this process; what goes before the first is its own.
+
+    Args:
+        runner: The module that runs the jobs.
+        folder: Of the multirun.
+        count: Of its jobs.
+        overrides: Of its command line.
+    """
     folder.mkdir()
     jobs: list[dict[str, float]] = []
     end = start = time.perf_counter()
@@ -114,7 +122,7 @@ def runs_in_turn(folder: Path, count: int, *overrides: str) -> list[dict[str, fl
         end = time.perf_counter()
         return returned
 
-    vars(hydra._internal.core_plugins.basic_launcher)["run_job"] = recorded
+    vars(runner)["run_job"] = recorded
     sys.argv = [
         "src/train.py",
         "-m",
@@ -128,6 +136,7 @@ def runs_in_turn(folder: Path, count: int, *overrides: str) -> list[dict[str, fl
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         runpy.run_path(str(project_root() / "src" / "train.py"), run_name="__main__")
+    vars(runner)["run_job"] = run_job
     assert len(jobs) == count, f"only {len(jobs)} of {count} runs ended, after {time.perf_counter() - start:.0f} s"
     return jobs
 
@@ -150,9 +159,11 @@ def main() -> None:
         folder = Path(name)
         bare_s = bare_job_s(folder, options.rounds)
         count = options.rounds + 1
-        runs = runs_in_turn(folder / "runs", count, f"seed=range({count})")
-        search = ("hydra/sweeper=optuna", f"hydra.sweeper.n_trials={count}", "hydra.sweeper.n_jobs=1")
-        trials = runs_in_turn(folder / "trials", count, *search, "+hydra.sweeper.params={seed: 'range(0,1000)'}")
+        launcher = hydra._internal.core_plugins.basic_launcher
+        runs = runs_in_turn(launcher, folder / "runs", count, f"seed=range({count})")
+        settings = {"n_trials": count, "n_jobs": 1, "direction": "maximize"}
+        search = ["hydra/sweeper=iolaus", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items())]
+        trials = runs_in_turn(iolaus.worker, folder / "trials", count, *search, "seed=range(0,1000)")
     rows: list[tuple[str, ...]] = [
         ("seconds", "first run", "later runs, median", "slowest", "trials of a search, median", "slowest")
     ]
