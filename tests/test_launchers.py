@@ -207,3 +207,31 @@ def test_a_module_in_a_folder_with_spaces_and_quotes_runs_with_workers(tmp_path:
     assert done.returncode == 0, done.stderr
     assert (folder / "multirun" / "study" / "1" / "ran").is_file()
     assert "once more:  python -m package.app x=" in done.stdout
+
+
+def test_what_a_trial_has_allocated_is_given_back_even_if_it_fails(tmp_path: Path) -> None:
+    greedy = """
+import pathlib, re
+import hydra
+
+@hydra.main(config_path=None, config_name="config")
+def main(cfg):
+    resident = int(re.search(r"VmRSS:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+    with open("resident", "a") as file:
+        file.write(f"{resident}\\n")
+    held = [bytearray(b"x") * 200_000_000]
+    held.append(held)  # only the garbage collector frees it
+    if int(cfg.x * 100) % 2:
+        raise RuntimeError("failed with 200 MB in hand")
+    return cfg.x
+
+if __name__ == "__main__":
+    from hydra.core.config_store import ConfigStore
+    ConfigStore.instance().store(name="config", node={"x": 0.0})
+    main()
+"""
+    app = App(tmp_path, source=greedy)
+    app.run("hydra.sweeper.n_trials=10", "hydra.sweeper.n_jobs=1")
+    assert {trial.state for trial in app.trials()} == {TrialState.COMPLETE, TrialState.FAIL}
+    resident = [int(line) / 1000 for line in (tmp_path / "resident").read_text().split()]
+    assert max(resident) < resident[0] + 100  # MB

@@ -62,12 +62,18 @@ class Worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(job.hydra.job.num - self.first) % len(gpus)]
         _sigterm_of_ray_as_ctrl_c()
         done = 0
-        while (trial := search.claim()) is not None:
-            try:
-                self._run(search, trial)
-            finally:
-                configure_log(job.hydra.job_logging, job.hydra.verbose, self.hydra_context.execution_whitelist)
-            done += 1
+        try:
+            while (trial := search.claim()) is not None:
+                try:
+                    self._run(search, trial)
+                finally:
+                    configure_log(job.hydra.job_logging, job.hydra.verbose, self.hydra_context.execution_whitelist)
+                done += 1
+                give_back_memory()
+                if done == 1:
+                    gc.freeze()  # what was imported by now stays: to go through it after each trial would take long
+        finally:
+            gc.unfreeze()
         return done
 
     def _run(self, search: Search, trial: Trial) -> None:
@@ -83,14 +89,10 @@ class Worker:
         except (Exception, SystemExit) as error:
             log.warning("trial %d failed: %s", trial.number, error)
             told = search.fail(trial, FAILED, f"{type(error).__name__}: {one_line(error)}")
-            gc.collect()  # its traceback has held what the trial had allocated, in cycles
         else:
             told = search.tell(trial, values)
         if not told:
             log.warning("trial %d had been given up as lost, and is tried again elsewhere", trial.number)
-        torch = sys.modules.get("torch")  # if the task has imported it
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
 
     def _run_job(self, trial: Trial) -> JobReturn:
         try:
@@ -167,6 +169,14 @@ class Worker:
         if any(value != value for value in values):
             raise ValueError("the task returned NaN")
         return values
+
+
+def give_back_memory() -> None:
+    """Free what a trial has left in cycles, such as its traceback if it failed, on the GPU as well."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # if the task has imported it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _sigterm_of_ray_as_ctrl_c() -> None:
