@@ -27,7 +27,7 @@ def main() -> None:
         print(f"{studies.free(kept) / 1e6:,.1f} MB freed: the best trial keeps its model")
     else:
         print(f"deleting {kept.line()}")
-        studies.delete(kept, args.storage)
+        studies.delete(kept)
         print("its MLflow runs stay: mlflow ui can delete them")
 
 

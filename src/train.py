@@ -22,7 +22,8 @@ from iolaus.errors import InputError
 
 log = logging.getLogger(__name__)
 config.register()
-gc.disable()  # composing leaves no garbage, and looking for it is a twentieth of --help
+if not {"-m", "--multirun"} & set(sys.argv):
+    gc.disable()  # composing leaves no garbage, and looking for it is a twentieth of --help
 if "OMP_WAIT_POLICY" not in os.environ:
     # PyTorch's threads spin while they wait for each other, by default so long that one other busy program makes them
     # many times slower; a sixth of that is as fast alone, and suffers a third as much

@@ -235,3 +235,59 @@ if __name__ == "__main__":
     assert {trial.state for trial in app.trials()} == {TrialState.COMPLETE, TrialState.FAIL}
     resident = [int(line) / 1000 for line in (tmp_path / "resident").read_text().split()]
     assert max(resident) < resident[0] + 100  # MB
+
+
+FALLIBLE = """
+import pathlib
+import hydra, iolaus, optuna
+{imported}
+
+@hydra.main(config_path=None, config_name="config")
+def main(cfg):
+    iolaus.require_same("the content of the data", pathlib.Path("data").read_text())
+    iolaus.report(1, cfg.x)
+    if cfg.x < 2.5:
+        raise optuna.TrialPruned
+    return (cfg.x - 2) ** 2
+
+if __name__ == "__main__":
+    from hydra.core.config_store import ConfigStore
+    ConfigStore.instance().store(name="config", node={{"x": 0.0}})
+    main()
+"""
+
+
+def test_other_data_end_the_search_and_count_against_no_trial(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_jobs=1", source=FALLIBLE.format(imported=""))
+    (tmp_path / "data").write_text("a")
+    app.run("hydra.sweeper.n_trials=3")
+    (tmp_path / "data").write_text("b")
+    out = app.run("hydra.sweeper.n_trials=6", code=1)
+    assert "the content of the data is not what study study began with" in out
+    assert "3 of 6 trials finished" in out.splitlines()[-1]
+    app.run("hydra.sweeper.n_trials=6", "hydra.sweeper.on_mismatch=continue")
+    assert app.search(6).tally().counted == 6
+
+
+def test_a_task_may_prune_its_trial(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_jobs=1", source=FALLIBLE.format(imported=""))
+    (tmp_path / "data").write_text("a")
+    app.run("hydra.sweeper.n_trials=8", "hydra.sweeper.max_failure_rate=0")
+    for trial in app.trials():
+        assert trial.state == (TrialState.PRUNED if trial.params["x"] < 2.5 else TrialState.COMPLETE)
+        assert trial.intermediate_values == {1: trial.params["x"]}
+
+
+def test_a_task_that_no_worker_can_import_ends_the_sweep_with_the_reason(tmp_path: Path) -> None:
+    made = "import sys, types\nhere = types.ModuleType('only_here'); sys.modules['only_here'] = here\n"
+    made += "exec('def used(): pass', here.__dict__)\nfrom only_here import used"
+    source = FALLIBLE.format(imported=made).replace("iolaus.report", "used(); iolaus.report")
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", source=source)
+    out = app.run(code=1)
+    assert "No module named 'only_here'" in out.splitlines()[-1]
+
+
+def test_no_more_workers_start_than_there_are_trials_left(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2")
+    app.run("hydra.sweeper.n_trials=3")
+    assert "3 of 4 trials finished; 1 workers" in app.run("hydra.sweeper.n_trials=4")

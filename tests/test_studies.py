@@ -100,3 +100,20 @@ def test_a_misspelt_name_is_answered_with_those_that_there_are(studies: Program,
     done = studies("delete", "mime", "--root", str(root))
     assert done.code == 1
     assert done.message == f"error: there is no study mime in {root}, but mine"
+
+
+def test_delete_leaves_another_study_in_the_same_folder_whole(studies: Program, root: Path) -> None:
+    storage = open_storage(str(root / "mine" / "journal.log"))
+    other = optuna.create_study(study_name="other", storage=storage)
+    other.add_trial(create_trial(value=1.0, user_attrs={"folder": "7"}))
+    (root / "mine" / "7").mkdir()
+    (root / "mine" / "workers").mkdir()
+    assert studies("delete", "mine", "--root", str(root)).code == 0
+    assert studies("list", "--root", str(root)).out.startswith("other: 1 trials")
+    assert sorted(path.name for path in (root / "mine").glob("[0-9w]*")) == ["7", "workers"]
+
+
+def test_a_storage_that_is_not_there_is_not_made(studies: Program, tmp_path: Path) -> None:
+    done = studies("list", "--storage", f"sqlite:///{tmp_path}/typo.db")
+    assert done.message == f"error: there is no storage sqlite:///{tmp_path}/typo.db"
+    assert not (tmp_path / "typo.db").exists()

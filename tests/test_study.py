@@ -24,9 +24,8 @@ def opened(folder: Path, on_mismatch: str = "refuse", direction: Any = "maximize
     space = facts.pop("space", SPACE)
     given = {"objective": "val/accuracy", "data": "mnist", "epochs": 5, **facts}
     given = {name: value for name, value in given.items() if value is not None}
-    return open_study(
-        open_storage(str(folder / "j")), "s", [direction], identity(space, [direction], given), on_mismatch
-    )
+    facts = identity(space, [direction], given)
+    return open_study(open_storage(str(folder / "j")), "s", [direction], facts, on_mismatch, space)
 
 
 def test_the_same_settings_open_the_same_study(tmp_path: Path) -> None:
@@ -145,3 +144,15 @@ def test_processes_that_make_a_study_at_once_make_one(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert len(open_storage(str(tmp_path / "j")).get_all_studies()) == 1
+
+
+def test_other_choices_are_refused_even_if_the_rest_may_change(tmp_path: Path) -> None:
+    trial = opened(tmp_path).ask()
+    for name, distribution in SPACE.items():
+        trial._suggest(name, distribution)
+    wider = SPACE | {"model": CategoricalDistribution(["mlp", "cnn", "layers"])}
+    with pytest.raises(InputError, match=r"study s has searched model in .* cannot become .* use another study_name"):
+        opened(tmp_path, "continue", space=wider)
+    opened(tmp_path)  # nothing was recorded
+    narrower = SPACE | {"lr": FloatDistribution(1e-3, 0.01, log=True)}
+    assert len(opened(tmp_path, "continue", space=narrower).user_attrs["iolaus:changes"]) == 1

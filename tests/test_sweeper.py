@@ -495,7 +495,7 @@ def test_the_command_once_more_is_one_that_hydra_reads(sweep: Sweep) -> None:
         ("hydra.sweeper.max_failure_rate=1.5", "error: hydra.sweeper.max_failure_rate must be in [0, 1], but got 1.5"),
         ("hydra.sweeper.direction=up", "error: hydra.sweeper.direction must be minimize or maximize, but got up"),
         ("hydra.sweeper.direction=[]", "error: hydra.sweeper.direction must be minimize or maximize, for each"),
-        ("hydra.sweeper.on_mismatch=ask", "error: on_mismatch must be refuse or continue, but got ask"),
+        ("hydra.sweeper.on_mismatch=ask", "error: hydra.sweeper.on_mismatch must be refuse or continue, but got ask"),
         ("x=interval(5,1)", "error: x=interval(5,1) is no search space: `low <= high` must hold"),
         ("--config-name=broken", "error: y=choice( is no search space: "),
         ("lr=interval(0,1)", "lr"),

@@ -64,11 +64,11 @@ def begun_trial(study: optuna.Study) -> optuna.Trial:
 def test_a_sweep_goes_on_in_its_run(tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path) -> None:
     tracker.begin_sweep(study, tmp_path)
     first = study.user_attrs["mlflow_run_id"]
-    tracker.end_sweep(study, tmp_path, interrupted=True)
+    tracker.end_sweep(study, tmp_path, status="KILLED")
     assert mlflow.get_run(first).info.status == "KILLED"
     tracker.begin_sweep(study, tmp_path)
     assert mlflow.get_run(first).info.status == "RUNNING"
-    tracker.end_sweep(study, tmp_path, interrupted=False)
+    tracker.end_sweep(study, tmp_path, status="FINISHED")
     assert study.user_attrs["mlflow_run_id"] == first
     assert mlflow.get_run(first).info.status == "FINISHED"
 
@@ -112,7 +112,7 @@ def test_the_run_of_a_lost_trial_is_ended_with_the_reason(
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")  # as kill -9 leaves it
     trial.set_user_attr("reason", "its worker was lost")
     study.tell(0, state=TrialState.FAIL)
-    tracker.begin_sweep(study, tmp_path) if again == "begin" else tracker.end_sweep(study, tmp_path, False)
+    tracker.begin_sweep(study, tmp_path) if again == "begin" else tracker.end_sweep(study, tmp_path, "FINISHED")
     ended = mlflow.get_run(run.id)
     assert ended.info.status == "FAILED"
     assert ended.data.tags["reason"] == "its worker was lost"
@@ -136,7 +136,7 @@ def test_a_trial_that_failed_before_it_had_a_run_gets_one(
     trial.set_user_attr("reason", "ValueError: no such layer")
     study.tell(0, state=TrialState.FAIL)
     for _ in range(2):
-        tracker.end_sweep(study, tmp_path, interrupted=False)
+        tracker.end_sweep(study, tmp_path, status="FINISHED")
     run = runs_of(tracker.experiment_name)[1][0]
     assert run.info.status == "FAILED"
     assert run.data.tags["reason"] == "ValueError: no such layer"
@@ -152,7 +152,7 @@ def test_the_sweeps_run_tells_the_best(tracker: tracking.MLflow, study: optuna.S
             pass
         study.tell(trial, value)
     (tmp_path / "optimization_results.yaml").write_text("best_value: 1.0")
-    tracker.end_sweep(study, tmp_path, interrupted=False)
+    tracker.end_sweep(study, tmp_path, status="FINISHED")
     run = mlflow.get_run(study.user_attrs["mlflow_run_id"])
     assert run.data.metrics["best/value"] == 1.0
     assert run.data.metrics["best/trial"] == 1
@@ -160,6 +160,15 @@ def test_the_sweeps_run_tells_the_best(tracker: tracking.MLflow, study: optuna.S
     assert run.data.tags["best_run_id"] == study.trials[1].user_attrs["mlflow_run_id"]
     assert run.data.params == {"space.x": "Float 0 to 1", "epochs": "3"}
     assert mlflow.MlflowClient().list_artifacts(run.info.run_id)[0].path == "optimization_results.yaml"
+
+
+def test_what_is_added_and_deleted_has_a_name_that_mlflow_takes(
+    tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path
+) -> None:
+    study.set_user_attr("iolaus:identity", {"space.+optimizer.amsgrad": "a", "+x": "1", "db@src": "2"})
+    tracker.begin_sweep(study, tmp_path)
+    params = mlflow.get_run(study.user_attrs["mlflow_run_id"]).data.params
+    assert params == {"space._optimizer.amsgrad": "a", "x": "1", "db_src": "2"}
 
 
 @pytest.fixture(scope="module")

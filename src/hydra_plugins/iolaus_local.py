@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,19 @@ DONE, BROKEN, INTERRUPTED = 170, 171, 130
 """Exit codes of a job that came to its end, and of one that raised an exception. Whatever else was a kill, also 0: a
 task may call ``os._exit(0)``."""
 
-# Paths first: what the job is made of may only be found through them.
-START = "import pickle, sys; i = sys.stdin.buffer; sys.path[:], sys.argv[:] = pickle.load(i); pickle.load(i)()"
+# Paths first: what the job is made of may only be found through them. Where it is not, another process would not find
+# it either.
+START = f"""
+import pickle, sys, traceback
+pipe = sys.stdin.buffer
+sys.path[:], sys.argv[:] = pickle.load(pipe)
+try:
+    job = pickle.load(pipe)
+except Exception:
+    traceback.print_exc()
+    sys.exit({BROKEN})
+job()
+"""
 
 
 class LocalLauncher(Launcher):
@@ -76,21 +88,13 @@ class LocalLauncher(Launcher):
             folder.mkdir(parents=True, exist_ok=True)
             self.jobs.append((cloudpickle.dumps(job), folder / "output.log"))
 
-        processes = [self._start(job, output) for job, output in self.jobs]
+        processes: list[Any] = []
         try:
+            for job, output in self.jobs:
+                processes.append(self._start(job, output))
             self._watch(processes)
         except BaseException:
-            for process in processes:
-                process.stdin.close()  # which it understands as an interruption
-            try:
-                for process in processes:
-                    process.wait(GRACE_S + 5)
-            except BaseException:
-                for process in processes:
-                    process.kill()
-                for process in processes:
-                    process.wait()  # so that nobody takes it for alive
-                raise
+            _interrupt(processes)
             raise
         return [
             self._returned(overrides, process, output)
@@ -127,6 +131,10 @@ class LocalLauncher(Launcher):
                     continue
                 # One that is killed as soon as it starts shall not keep the machine busy with starting it.
                 delays[index] = min(2 * delays[index] + 0.1, 30.0) if now < started[index] + 5 else 0.0
+                if delays[index] > 1:
+                    log.warning(
+                        "a worker keeps being killed (exit code %d): %s", process.returncode, self.jobs[index][1]
+                    )
                 started[index] = now
                 process.stdin.close()
                 processes[index] = self._start(*self.jobs[index])
@@ -139,11 +147,29 @@ class LocalLauncher(Launcher):
     def _returned(overrides: Sequence[str], process: Any, output: Path) -> JobReturn:
         returned = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
         if process.returncode == BROKEN:
-            lines = output.read_text(errors="replace").splitlines() or ["it left no message"]
+            with open(output, "rb") as file:
+                file.seek(max(0, output.stat().st_size - 65536))
+                lines = file.read().decode(errors="replace").splitlines() or ["it left no message"]
             returned.status = JobStatus.FAILED
             returned.return_value = RuntimeError(f"{lines[-1]} (all of it: {output})")
         process.stdin.close()
         return returned
+
+
+def _interrupt(processes: list[Any]) -> None:
+    """Have processes end, and kill those that do not in time, or all if there is a second Ctrl-C."""
+    for process in processes:
+        process.stdin.close()  # which it understands as an interruption
+    end = time.monotonic() + GRACE_S + 5
+    try:
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()  # does nothing where it has ended
+        for process in processes:
+            process.wait()  # so that nobody takes it for alive
 
 
 @dataclass

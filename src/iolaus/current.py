@@ -7,7 +7,14 @@ from iolaus.errors import InputError
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+SAME = "iolaus:same:"
+"""Begins the study's attributes that `require_same` compares with."""
+
 _trial: "Trial | None" = None
+
+
+class MismatchError(InputError):
+    """A study cannot go on here, whichever parameters are tried."""
 
 
 def current_trial() -> "Trial | None":
@@ -22,22 +29,25 @@ def set_current_trial(trial: "Trial | None") -> None:
 
 
 def require_same(name: str, value: str) -> None:
-    """Refuse a trial for which something is not as it was for the study's first one; outside a search do nothing.
+    """End the search if something is not as it was for the study's first trial; outside a search do nothing.
 
     Args:
         name: What it is, as it is to be called in the message.
         value: What must be equal, such as a digest of the images.
 
     Raises:
-        InputError: which makes the trial fail.
+        MismatchError: which ends the worker, and does not count against the trial.
     """
     if _trial is None:
         return
-    known = _trial.study.user_attrs.get(f"iolaus:{name}")
+    known = _trial.study.user_attrs.get(SAME + name)
     if known is None:
-        _trial.study.set_user_attr(f"iolaus:{name}", value)
+        _trial.study.set_user_attr(SAME + name, value)
     elif known != value:
-        raise InputError(f"{name} is not what the study began with: its trials could not be compared")
+        raise MismatchError(
+            f"{name} is not what study {_trial.study.study_name} began with, so its trials could not be compared: use "
+            "another study_name, or go on all the same with hydra.sweeper.on_mismatch=continue"
+        )
 
 
 def report(step: int, value: float) -> None:

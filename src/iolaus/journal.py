@@ -1,8 +1,10 @@
 """Where a study is kept: an append-only journal file, or a database by its URL."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,7 @@ def open_storage(storage: str) -> BaseStorage:
     """Open a storage that any number of processes can share.
 
     Args:
-        storage: ``sqlite:///...``, ``postgresql://...`` or another URL that Optuna knows, or the path of a journal.
+        storage: ``sqlite:///...``, ``postgresql://...`` or another URL of SQLAlchemy's, or the path of a journal.
 
     Raises:
         InputError: if it cannot be used.
@@ -121,9 +123,14 @@ def open_storage(storage: str) -> BaseStorage:
         return JournalStorage(JournalFile(Path(storage)))
     if storage in ("sqlite://", "sqlite:///:memory:"):
         raise InputError(f"storage={storage} lies in the memory of one process: leave it out for a journal file")
-    connect = {"connect_args": {"timeout": BUSY_S}} if storage.startswith("sqlite") else {}
+    connect, path = {}, storage.partition(":///")[2]
+    alone: AbstractContextManager[Any] = contextlib.nullcontext()
+    if storage.startswith("sqlite"):
+        connect = {"connect_args": {"timeout": BUSY_S}}
+        alone = FileLock(f"{path}.flock")  # two that make the tables at once disturb each other
     try:
-        return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **connect})
+        with alone:
+            return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **connect})
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna's check of the version: no common class
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"storage={_public(storage)} cannot be used: {reason}") from error

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from iolaus.errors import InputError
 from iolaus.search import END, FAILED, INTERRUPTED, LOST, SURPLUS, Search, Tally
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,11 @@ class Live:
         try:
             if not self.broken:
                 self._show(last)
+        except BrokenPipeError:  # nobody reads any more
+            self.broken = True
         except Exception as error:
             # A storage may be back at the next look; an output that is closed will not.
-            self.broken = isinstance(error, (OSError, ValueError))
+            self.broken = isinstance(error, (OSError, ValueError)) and not isinstance(error, InputError)
             log.warning("the trials go on, but cannot be shown: %s: %s", type(error).__name__, error)
 
     def _show(self, last: bool) -> None:
@@ -89,7 +92,7 @@ class Live:
                 continue
             better = is_better(self.search.study, trial, self.best)
             self.best = trial if better else self.best
-            lines.append(ended_line(trial, better))
+            lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
         tally = self.search.tally()
         now = time.monotonic()
         if self.in_place:

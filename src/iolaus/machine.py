@@ -5,13 +5,20 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use, also in a container that is given less than the machine has."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, int(quota) // int(period)))
 
 
 def gpus() -> list[str]:
     """The CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+        return [
+            name for name in map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(",")) if name not in ("", "-1")
+        ]
     found = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index in range(len(list(found.iterdir())))] if found.is_dir() else []

@@ -50,8 +50,7 @@ class Plan:
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial with these parameters."""
-        searched = {name: element(value) for name, value in params.items()}
-        return [*(f"{name}={value}" for name, value in {**searched, **self.fixed}.items()), *self.deletions]
+        return overrides(params, self.fixed, self.deletions)
 
     def open(self) -> Search:
         """Look at the study, which must exist."""
@@ -112,6 +111,12 @@ def grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         ValueError: for a continuous parameter.
     """
     return {name: OptunaSweeperImpl._to_grid_sampler_choices(distribution) for name, distribution in space.items()}
+
+
+def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
+    """Parameters and what all trials share, as Hydra takes them."""
+    searched = {name: element(value) for name, value in params.items()}
+    return [*(f"{name}={value}" for name, value in {**searched, **fixed}.items()), *deletions]
 
 
 def element(value: Any) -> str:

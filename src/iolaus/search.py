@@ -164,6 +164,10 @@ class Search:
         """Whether there is nothing left to claim, now or later."""
         return tally.counted >= self.n_trials or tally.fails_too_often(self.max_failure_rate, self.n_trials)
 
+    def has_succeeded(self, tally: Tally) -> bool:
+        """Whether the total is reached, with few enough failures."""
+        return tally.counted >= self.n_trials and not tally.fails_too_often(self.max_failure_rate, self.n_trials)
+
     def claim(self) -> Trial | None:
         """Take the next trial, whose parameters are still to be suggested; None when the search is over.
 
@@ -252,6 +256,10 @@ class Search:
     def tell(self, trial: Trial, values: list[float]) -> bool:
         """Finish a trial with its values; False if it was given up as lost meanwhile."""
         return self._finish(trial, TrialState.COMPLETE, values)
+
+    def prune(self, trial: Trial) -> bool:
+        """Finish a trial that its task has given up for its values; False if it was given up as lost meanwhile."""
+        return self._finish(trial, TrialState.PRUNED, None)
 
     def fail(self, trial: Trial, end: str, reason: str) -> bool:
         """Finish a trial that has no value; False if it was given up as lost meanwhile.

@@ -27,6 +27,8 @@ class Kept:
 
     study: optuna.Study
     folder: Path | None
+    in_folder: bool
+    """Whether its journal lies there too."""
 
     @property
     def alive(self) -> list[int]:
@@ -65,13 +67,17 @@ def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
     Raises:
         InputError: if a storage cannot be read.
     """
+    path = (storage or "").removeprefix("sqlite:///")
+    if storage is not None and "://" not in path and not Path(path).exists():
+        raise InputError(f"there is no storage {storage}")
     journals = sorted(root.glob("*/journal.log"), key=lambda path: path.stat().st_mtime)
     for source in [storage] if storage is not None else map(str, journals):
         opened = open_storage(source)
         for name in optuna.get_all_study_names(opened):
             study = optuna.load_study(study_name=name, storage=opened)
             folder = study.user_attrs.get("iolaus:folder")
-            yield Kept(study, Path(source).parent if storage is None else Path(folder) if folder else None)
+            known = Path(source).parent if storage is None else Path(folder) if folder else None
+            yield Kept(study, known, in_folder=storage is None)
 
 
 def find_one(name: str, root: Path, storage: str | None = None) -> Kept:
@@ -89,7 +95,7 @@ def find_one(name: str, root: Path, storage: str | None = None) -> Kept:
     raise InputError(f"there is no study {name} in {where}, but {', '.join(names) or 'none at all'}")
 
 
-def delete(kept: Kept, storage: str | None = None) -> None:
+def delete(kept: Kept) -> None:
     """Delete a study and what its sweeps have written; what MLflow has recorded of it stays.
 
     Raises:
@@ -97,16 +103,19 @@ def delete(kept: Kept, storage: str | None = None) -> None:
     """
     _require_idle(kept)
     folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
-    if storage is not None:
-        optuna.delete_study(study_name=kept.study.study_name, storage=open_storage(storage))
-    if kept.folder is not None and kept.folder.is_dir():
-        for folder in [*folders, kept.folder / "workers"]:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-        for path in [path for pattern in OURS for path in kept.folder.glob(pattern)]:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds something else, which is not ours to delete
-            kept.folder.rmdir()
+    storage = kept.study._storage
+    optuna.delete_study(study_name=kept.study.study_name, storage=storage)
+    for folder in folders:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if kept.folder is None or not kept.folder.is_dir() or (kept.in_folder and optuna.get_all_study_names(storage)):
+        return  # another study lies there as well
+    shutil.rmtree(kept.folder / "workers", ignore_errors=True)
+    ours = OURS if kept.in_folder else OURS[1:]
+    for path in [path for pattern in ours for path in kept.folder.glob(pattern)]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds something else, which is not ours to delete
+        kept.folder.rmdir()
 
 
 def free(kept: Kept) -> int:

@@ -1,4 +1,4 @@
-"""A study as a whole: opened or made, checked to be the one that is meant, listed, deleted."""
+"""A study as a whole: opened or made, and checked to be the one that is meant."""
 
 import hashlib
 import json
@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
+from iolaus.current import SAME
 from iolaus.errors import InputError, require
 
 Direction = Literal["minimize", "maximize"]
@@ -40,7 +41,12 @@ def digest(facts: Mapping[str, str]) -> str:
 
 
 def open_study(
-    storage: BaseStorage, name: str, directions: Sequence[Direction], facts: Mapping[str, str], on_mismatch: str
+    storage: BaseStorage,
+    name: str,
+    directions: Sequence[Direction],
+    facts: Mapping[str, str],
+    on_mismatch: str,
+    space: Mapping[str, BaseDistribution] | None = None,
 ) -> Study:
     """Open a study, or make it where it does not exist.
 
@@ -50,11 +56,12 @@ def open_study(
         directions: ``minimize`` or ``maximize`` for each objective.
         facts: Its identity.
         on_mismatch: ``refuse`` a study that was made with another identity, or ``continue`` and record the change.
+        space: What is to be searched from now on.
 
     Raises:
         InputError: naming each fact that differs.
     """
-    require(on_mismatch in ("refuse", "continue"), "on_mismatch", "refuse or continue", on_mismatch)
+    require(on_mismatch in ("refuse", "continue"), "hydra.sweeper.on_mismatch", "refuse or continue", on_mismatch)
     study = optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
     attrs = study.user_attrs
     if attrs.get("iolaus:format", FORMAT) > FORMAT:
@@ -68,6 +75,11 @@ def open_study(
             f"study {name} has the direction {', '.join(known)}, not {', '.join(directions)}: use another study_name"
         )
     made_with = attrs.get("iolaus:identity")
+    if made_with != facts:
+        _check_compatible(study, space or {})
+    if on_mismatch == "continue":
+        for same in [key for key in attrs if key.startswith(SAME)]:
+            study.set_user_attr(same, None)
     if made_with is None:
         study.set_user_attr("iolaus:identity", dict(facts))
         study.set_user_attr("iolaus:format", FORMAT)
@@ -86,6 +98,20 @@ def open_study(
         study.set_user_attr("iolaus:changes", [*attrs.get("iolaus:changes", []), change])
         study.set_user_attr("iolaus:identity", dict(facts))
     return study
+
+
+def _check_compatible(study: Study, space: Mapping[str, BaseDistribution]) -> None:
+    """Refuse what Optuna would refuse in each trial: in one study a parameter keeps its choices, and its scale."""
+    known = {name: held for trial in study.get_trials(deepcopy=False) for name, held in trial.distributions.items()}
+    for name, distribution in space.items():
+        if name in known:
+            try:
+                check_distribution_compatibility(known[name], distribution)
+            except ValueError as error:
+                raise InputError(
+                    f"study {study.study_name} has searched {name} in {_readable(known[name])}, which cannot become "
+                    f"{_readable(distribution)} in the same study: use another study_name"
+                ) from error
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import cloudpickle
 import optuna
+from filelock import FileLock
 from hydra._internal.callbacks import Callbacks
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
@@ -36,14 +37,16 @@ from iolaus.atomic import replaced
 from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute, open_storage
-from iolaus.live import Live, why_failed
-from iolaus.plan import Plan, element, first_value, grid, one_line, parse
+from iolaus.live import Live, best_of, why_failed
+from iolaus.plan import Plan, element, first_value, grid, one_line, overrides, parse
 from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
 from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
 
+SHOWN = 5
+"""How many of the best trials for several objectives are shown at the end."""
 DYING_S = 5.0
 """Seconds within which processes are expected to be gone after an interruption."""
 
@@ -90,42 +93,48 @@ class Sweep:
             sys.exit(130)
 
     def _run(self, arguments: Sequence[str]) -> None:
-        plan, facts = self._plan(arguments)
-        workers = self._workers(plan)
-        self._notify("on_search_start", directions=self._directions())  # it may refuse
+        directions = self._directions()
+        plan, facts = self._plan(arguments, directions)
+        self._notify("on_search_start", directions=directions)  # it may refuse
         storage = open_storage(plan.storage)
-        study = open_study(storage, plan.study_name, self._directions(), facts, self.settings["on_mismatch"])
-        if plan.seed is None:
-            plan = plan.with_seed(seed_of(study))
-        if study.user_attrs.get("iolaus:folder") != plan.folder:
-            study.set_user_attr("iolaus:folder", plan.folder)
+        Path(plan.folder).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(plan.folder) / "claim.lock"):  # of two commands at once, one makes the study
+            study = open_study(storage, plan.study_name, directions, facts, self.settings["on_mismatch"], plan.space)
+            if plan.seed is None:
+                plan = plan.with_seed(seed_of(study))
+            if study.user_attrs.get("iolaus:folder") != plan.folder:
+                study.set_user_attr("iolaus:folder", plan.folder)
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
-        say(
-            f"study {plan.study_name}: {tally.counted} of {plan.n_trials} trials finished; "
-            f"{workers if not search.is_over(tally) else 0} workers; {plan.folder}",
-        )
+        workers = 0 if search.is_over(tally) else self._workers(plan.n_trials - tally.counted)
+        state = f"{tally.counted} of {plan.n_trials} trials finished"
+        say(f"study {plan.study_name}: {state}; {workers} workers; {plan.folder}")
         interrupted, problem = False, None
         self._notify("on_study_start", study=study)
         try:
-            if not search.is_over(tally):
+            if workers > 0:
                 problem = self._launch(plan, workers)
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            search.give_up_lost(INTERRUPTED if interrupted else LOST, own=True)
-            if interrupted:
-                self._give_up_dying(search)
+            end = INTERRUPTED if interrupted else LOST
+            search.give_up_lost(end, own=True)
+            if interrupted or problem is not None:
+                self._give_up_dying(search, end)
             self._write_results(study, Path(plan.folder))
-            self._notify("on_study_end", study=study, interrupted=interrupted)
+            status = "FINISHED" if search.has_succeeded(search.tally()) else "KILLED" if interrupted else "FAILED"
+            try:
+                self._notify("on_study_end", study=study, status=status)
+            except InputError as error:  # a tracker's: what was found is to be shown all the same
+                log.warning("%s", error)
         self._conclude(search, plan, interrupted, problem)
 
-    def _plan(self, arguments: Sequence[str]) -> tuple[Plan, dict[str, str]]:
+    def _plan(self, arguments: Sequence[str], directions: Sequence[Direction]) -> tuple[Plan, dict[str, str]]:
         """What is to be searched, and the identity of its study; everything is checked that can be."""
         given = self.settings
-        whole = {"n_trials": given["n_trials"], "n_jobs": 1 if given["n_jobs"] is None else given["n_jobs"]}
-        for key, value in whole.items():
+        counts = {"n_trials": given["n_trials"], "n_jobs": 1 if given["n_jobs"] is None else given["n_jobs"]}
+        for key, value in counts.items():
             require(value >= 1, f"hydra.sweeper.{key}", "at least 1", value)
         rate = given["max_failure_rate"]
         require(is_number(rate) and 0 <= rate <= 1, "hydra.sweeper.max_failure_rate", "in [0, 1]", rate)
@@ -151,11 +160,14 @@ class Sweep:
             except ValueError as error:
                 raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
 
-        facts = identity(space, self._directions(), self._shared(space, fixed, deletions))
+        first = {name: first_value(distribution) for name, distribution in space.items()}
+        self.first = overrides(first, fixed, deletions)
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, self.first)  # a misspelt key, say
+        facts = identity(space, directions, self._shared(composed, space, fixed))
         name = given["study_name"]
         if name is None:
-            search = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
-            name = f"{search}-{digest({**facts, 'sampler': json.dumps(sampler, sort_keys=True, default=str)})}"
+            chosen = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
+            name = f"{chosen}-{digest({**facts, 'sampler': json.dumps(sampler, sort_keys=True, default=str)})}"
         folder = self._set_folder(name)
         plan = Plan(
             storage=absolute(given["storage"] or str(folder / "journal.log")),
@@ -171,8 +183,6 @@ class Sweep:
             seed=sampler.get("seed"),
         )
         plan.check(self.hydra_context.execution_whitelist)
-        self.first = plan.overrides({name: first_value(distribution) for name, distribution in space.items()})
-        self.hydra_context.config_loader.load_sweep_config(self.config, self.first)  # a misspelt key, say
         return plan, facts
 
     def _directions(self) -> list[Direction]:
@@ -185,19 +195,17 @@ class Sweep:
             directions.append(name)
         return directions
 
-    def _shared(self, space: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> dict[str, Any]:
-        """What all trials have in common: the configuration, but for what is searched."""
+    def _shared(self, composed: DictConfig, space: Mapping[str, Any], fixed: Mapping[str, str]) -> dict[str, Any]:
+        """What all trials have in common: the configuration of any of them, but for what is searched."""
         searched = tuple(name.lstrip("+").split("@")[0].replace("/", ".") for name in space)
         shared = {
             name: value
-            for name, value in _settings(self.config).items()
+            for name, value in _settings(composed).items()
             if not any(name == key or name.startswith(f"{key}.") for key in searched)
         }
-        shared |= {name: value for name, value in fixed.items() if name not in shared or searched}
-        shared |= dict.fromkeys(deletions, "deleted")
         if self.settings["custom_search_space"] is not None:
             shared["custom_search_space"] = self.settings["custom_search_space"]
-        return shared
+        return {**shared, **{name.lstrip("+"): value for name, value in fixed.items()}}
 
     def _set_folder(self, study_name: str) -> Path:
         """Make ``hydra.sweep.dir`` the study's, where it would be a new one for each command, and give it."""
@@ -215,13 +223,12 @@ class Sweep:
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")
         return folder
 
-    def _workers(self, plan: Plan) -> int:
-        """How many workers, by the rule that ``n_jobs`` documents."""
+    def _workers(self, left: int) -> int:
+        """How many workers for so many trials, by the rule that ``n_jobs`` documents."""
         asked = self.settings["n_jobs"]
-        overrides = self.config.hydra.overrides.hydra
-        in_process = any(override.startswith("hydra/launcher=basic") for override in overrides)
+        in_process = "hydra/launcher=basic" in self.config.hydra.overrides.hydra
         automatic = len(machine.gpus()) or machine.cores()
-        workers = 1 if in_process else min(automatic if asked is None else asked, plan.n_trials)
+        workers = 1 if in_process else min(automatic if asked is None else asked, left)
         if workers > 1 and self._launches_local:
             try:
                 cloudpickle.dumps((self.task_function, self.hydra_context, self.config))
@@ -242,16 +249,16 @@ class Sweep:
         first = _reserve(folders, workers)
         worker = Worker(plan, self.task_function, self.hydra_context, self.config, first, workers)
         launcher = self._launcher(worker, workers)
-        overrides = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
+        job = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
         with Live(plan.open(), workers, alone=isinstance(launcher, LocalLauncher)):
             try:
-                returned = launcher.launch([overrides] * workers, initial_job_idx=first)
+                returned = launcher.launch([job] * workers, initial_job_idx=first)
             except Exception as error:  # joblib's, if one of its processes was killed
                 return f"{type(error).__name__}: {error}"
         return next((str(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
 
     @staticmethod
-    def _give_up_dying(search: Search) -> None:
+    def _give_up_dying(search: Search, reason: str) -> None:
         """Wait a little for what still runs: other people's launchers do not wait for processes that they kill."""
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
@@ -259,7 +266,7 @@ class Sweep:
         end = time.monotonic() + DYING_S
         while search.tally().running and time.monotonic() < end:
             time.sleep(0.1)
-            search.give_up_lost(INTERRUPTED)
+            search.give_up_lost(reason)
 
     def _launcher(self, worker: Worker, workers: int) -> Launcher:
         """The launcher that is configured, or ours."""
@@ -311,12 +318,11 @@ class Sweep:
 
     def _summary(self, study: Study, plan: Plan) -> Iterator[str]:
         """The best, its folder, and the command that trains it once more."""
-        if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
-            return
-        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+        one = best_of(study, study.get_trials(deepcopy=False))
+        best = study.best_trials if len(study.directions) > 1 else [] if one is None else [one]
         if len(study.directions) > 1:
-            yield f"{len(best)} trials that no other beats in all objectives:"
-        for trial in best:
+            yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
+        for trial in best[:SHOWN]:
             folder = Path(plan.folder) / trial.user_attrs.get("folder", str(trial.number))
             yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
             yield f"  once more:  {self._command(plan.overrides(trial.params))}"

@@ -72,7 +72,7 @@ class Nothing:
     def begin_sweep(self, study: "Study", folder: Path) -> None:
         """Do nothing."""
 
-    def end_sweep(self, study: "Study", folder: Path, interrupted: bool) -> None:
+    def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
         """Do nothing."""
 
 
@@ -118,11 +118,14 @@ class MLflow:
         try:
             yield started
         except BaseException as error:
-            killed = isinstance(error, KeyboardInterrupt)
-            reason = "interrupted" if killed else f"{type(error).__name__}: {error}"
+            reason, status = f"{type(error).__name__}: {error}", "FAILED"
+            if isinstance(error, KeyboardInterrupt):
+                reason, status = "interrupted", "KILLED"
+            elif trial is not None and type(error).__name__ == "TrialPruned":  # Optuna's, which need not be imported
+                reason, status = "pruned", "FINISHED"
             with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
                 mlflow.set_tag("reason", reason[:5000])
-                mlflow.end_run("KILLED" if killed else "FAILED")
+                mlflow.end_run(status)
             if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
                 raise InputError(
                     f"MLflow at {_public(self.uri)} stopped working ({_first_line(error)}): mend it and go on from "
@@ -142,7 +145,7 @@ class MLflow:
             mlflow.set_tracking_uri(self.uri)
             tracking_sweep.begin(mlflow.MlflowClient(), self._experiment(), study, folder)
 
-    def end_sweep(self, study: "Study", folder: Path, interrupted: bool) -> None:
+    def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
         """End what the trials that were lost have left open, and the sweep's own run.
 
         Raises:
@@ -151,7 +154,7 @@ class MLflow:
         mlflow = self._import()
         with self._explained():
             mlflow.set_tracking_uri(self.uri)
-            tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, interrupted)
+            tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, status)
 
     def _import(self) -> Any:
         """MLflow, after what must be said to it before it is imported."""

@@ -1,6 +1,6 @@
 """The MLflow run of a sweep: the parent of its trials' runs, and what sees to it that none of them stays open."""
 
-import gc
+import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from iolaus import config as run_config
+from iolaus.live import best_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -27,16 +28,15 @@ class SweepCallback(Callback):
 
     def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
         """Refuse directions that do not fit the objective."""
-        gc.enable()  # the entry point pauses it while Hydra composes, and a task would be the next to do this
         run_config.check_directions(config, directions)
 
     def on_study_start(self, config: DictConfig, study: "Study") -> None:
         """Have the tracker begin the sweep's run."""
         instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
 
-    def on_study_end(self, config: DictConfig, study: "Study", interrupted: bool) -> None:
+    def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
         """Have the tracker end it."""
-        instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), interrupted)
+        instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
 
 
 def tags_of(trial: "Trial") -> dict[str, str]:
@@ -57,7 +57,7 @@ def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None
             tags = {KEY: study.user_attrs[KEY], "study": study.study_name, "output_dir": str(folder)}
             run_id = client.create_run(experiment_id, tags=tags, run_name=study.study_name).info.run_id
             for name, value in study.user_attrs.get("iolaus:identity", {}).items():
-                client.log_param(run_id, name, value[:5000])
+                client.log_param(run_id, _param(name), value[:5000])
         else:
             client.update_run(run_id, status="RUNNING")
         if study.user_attrs.get("mlflow_run_id") != run_id:
@@ -65,23 +65,23 @@ def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None
         _end_children(client, experiment_id, study, run_id)
 
 
-def end(client: Any, experiment_id: str, study: "Study", folder: Path, interrupted: bool) -> None:
-    """Record how the sweep ended."""
+def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: str) -> None:
+    """Record how the sweep ended: its status is one of MLflow's, FINISHED, FAILED or KILLED."""
     with FileLock(folder / "tracking.lock"):
         run_id = study.user_attrs["mlflow_run_id"]
         _end_children(client, experiment_id, study, run_id)
         trials = study.get_trials(deepcopy=False)
         for state in STATUS:
             client.log_metric(run_id, f"trials/{state.lower()}", sum(trial.state.name == state for trial in trials))
-        if len(study.directions) == 1 and any(trial.state.name == "COMPLETE" for trial in trials):
-            best = study.best_trial
+        best = best_of(study, trials)
+        if len(study.directions) == 1 and best is not None:
             client.log_metric(run_id, "best/value", best.value)
             client.log_metric(run_id, "best/trial", best.number)
             client.set_tag(run_id, "best_run_id", best.user_attrs.get("mlflow_run_id", ""))
         results = folder / "optimization_results.yaml"
         if results.exists():
             client.log_artifact(run_id, str(results))
-        client.set_terminated(run_id, "KILLED" if interrupted else "FINISHED")
+        client.set_terminated(run_id, status)
 
 
 def _find(client: Any, experiment_id: str, study: "Study") -> str | None:
@@ -97,7 +97,7 @@ def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) 
     while page is None or page.token:
         page = client.search_runs([experiment_id], f"tags.`{PARENT}` = '{parent}'", page_token=page and page.token)
         for run in page:
-            number = int(run.data.tags["trial"])
+            number = int(run.data.tags.get("trial", -1))  # a user may have put a run of another kind there
             recorded.add(number)
             if run.info.status == "RUNNING" and number in trials and trials[number].state.is_finished():
                 _end_run(client, run.info.run_id, trials[number])
@@ -107,8 +107,13 @@ def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) 
             tags = {"study": study.study_name, "trial": str(number), PARENT: parent}
             run_id = client.create_run(experiment_id, tags=tags, run_name=f"trial {number}").info.run_id
             for name, value in trial.params.items():
-                client.log_param(run_id, name, str(value)[:5000])
+                client.log_param(run_id, _param(name), str(value)[:5000])
             _end_run(client, run_id, trial)
+
+
+def _param(name: str) -> str:
+    """What MLflow may call the key of an override: it takes neither its ``+`` nor its ``~`` nor its ``@``."""
+    return re.sub(r"[^\w\-. :/]", "_", name.lstrip("+~"))
 
 
 def _end_run(client: Any, run_id: str, trial: Any) -> None:

@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from iolaus import machine
-from iolaus.current import set_current_trial
+from iolaus.current import MismatchError, set_current_trial
 from iolaus.errors import InputError
 from iolaus.plan import Plan, one_line
 from iolaus.search import FAILED, FOLDER, INTERRUPTED, Search
@@ -83,12 +83,15 @@ class Worker:
         except KeyboardInterrupt:
             search.fail(trial, INTERRUPTED, "interrupted")
             raise
-        except NoProposalError as error:  # nor would there be one for the next trial
+        except optuna.TrialPruned:
+            told = search.prune(trial)
+        except (NoProposalError, MismatchError) as error:  # nor would the next trial fare better
             search.fail(trial, INTERRUPTED, str(error))
             raise
         except (Exception, SystemExit) as error:
-            log.warning("trial %d failed: %s", trial.number, error)
-            told = search.fail(trial, FAILED, f"{type(error).__name__}: {one_line(error)}")
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            log.warning("trial %d failed: %s", trial.number, reason)
+            told = search.fail(trial, FAILED, reason)
         else:
             told = search.tell(trial, values)
         if not told:
@@ -96,13 +99,13 @@ class Worker:
 
     def _run_job(self, trial: Trial) -> JobReturn:
         try:
-            overrides = self._suggest(trial)
+            chosen = self._suggest(trial)
         except UpdateFinishedTrialError:  # it has been given up as lost
             raise
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             raise NoProposalError(f"no parameters could be chosen: {kind}{one_line(error)}") from error
-        config = self.compose(trial.number, overrides)
+        config = self.compose(trial.number, chosen)
         trial.set_user_attr(FOLDER, str(config.hydra.sweep.subdir))
         set_current_trial(trial)
         try:
