@@ -17,8 +17,8 @@ def main() -> None:
     parser.add_argument("--storage", help="where the studies are kept, if not in their folders: hydra.sweeper.storage")
     args = parser.parse_args()
     if args.action == "list":
-        for kept in studies.find(args.root, args.storage):
-            print(kept.line())
+        found = list(studies.find(args.root, args.storage))
+        print("\n".join(kept.line() for kept in found) or f"no studies in {args.storage or args.root}")
         return
     if args.name is None:
         parser.error(f"{args.action} needs the name of a study; list shows them")

@@ -118,7 +118,7 @@ def main(cfg: DictConfig) -> float | list[float]:
                 on_epoch=on_epoch,
             )
         except KeyboardInterrupt:
-            if (output / "checkpoint.pt").exists():
+            if (output / "checkpoint.pt").exists() and iolaus.current_trial() is None:  # a search tries it again
                 log.info("to go on:  %s", config.resume_command(job.overrides.task, output / "checkpoint.pt"))
             raise
 

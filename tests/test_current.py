@@ -39,5 +39,5 @@ def test_what_differs_from_the_studys_first_trial_is_refused(trial: optuna.Trial
     iolaus.require_same("the content of the data", "a")
     set_current_trial(trial.study.ask())
     iolaus.require_same("the content of the data", "a")
-    with pytest.raises(InputError, match="the content of the data is not what study .* began with"):
+    with pytest.raises(InputError, match=r"the content of the data is not what study .* began with"):
         iolaus.require_same("the content of the data", "b")

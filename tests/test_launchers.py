@@ -177,14 +177,14 @@ def test_workers_share_the_cores_and_each_has_a_gpu_of_its_own(tmp_path: Path, m
 def test_a_task_that_ends_its_process_counts_as_failed_at_its_third_loss(tmp_path: Path) -> None:
     app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=1", source=TASK)
     app.overrides += ("hydra/launcher=local",)
-    app.run("task=vanish")
+    app.run("task=vanish", code=1)
     assert [trial.system_attrs[END] for trial in app.trials()] == [LOST, LOST, LOST]
     assert app.search(1).tally().counted == 1
 
 
 def test_an_exception_that_cannot_be_pickled_fails_its_trial_only(tmp_path: Path) -> None:
     app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", source=TASK)
-    app.run("task=unpicklable")
+    app.run("task=unpicklable", code=1)
     assert [trial.user_attrs["reason"] for trial in app.trials()] == ["Unpicklable: 1 and 2"] * 2
 
 

@@ -69,7 +69,7 @@ def test_free_keeps_the_best_model_and_all_metrics(studies: Program, root: Path)
 def test_delete_leaves_nothing_of_a_study(studies: Program, root: Path) -> None:
     assert studies("delete", "mine", "--root", str(root)).code == 0
     assert not (root / "mine").exists()
-    assert studies("list", "--root", str(root)).out == ""
+    assert studies("list", "--root", str(root)).out == f"no studies in {root}\n"
 
 
 def test_delete_leaves_what_is_not_the_studys(studies: Program, root: Path) -> None:

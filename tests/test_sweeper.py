@@ -23,6 +23,8 @@ from optuna.trial import FrozenTrial
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.plan import element, parse
+from iolaus.search import END, INTERRUPTED
+from iolaus.worker import Worker
 
 APP = """
 import os, hydra
@@ -427,7 +429,8 @@ def test_with_chdir_a_trial_runs_in_its_folder(sweep: Sweep) -> None:
 )
 def test_a_trial_that_fails_says_why_and_the_sweep_goes_on(sweep: Sweep, task: str, reason: str) -> None:
     outcome = sweep("x=interval(0,1)", f"task={task}", "hydra.sweeper.max_failure_rate=1")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 1
+    assert "error: none of 2 trials came to a value" in outcome.err
     assert [trial.user_attrs["reason"].startswith(reason) for trial in sweep.trials()] == [True, True]
     assert sweep.results() == {"name": "optuna"}
     lines = [line for line in outcome.out.splitlines() if line.startswith("trial 0: failed: ")]
@@ -495,6 +498,15 @@ def test_the_command_once_more_is_one_that_hydra_reads(sweep: Sweep) -> None:
         ("hydra.sweeper.max_failure_rate=1.5", "error: hydra.sweeper.max_failure_rate must be in [0, 1], but got 1.5"),
         ("hydra.sweeper.direction=up", "error: hydra.sweeper.direction must be minimize or maximize, but got up"),
         ("hydra.sweeper.direction=[]", "error: hydra.sweeper.direction must be minimize or maximize, for each"),
+        (
+            "hydra.sweeper.study_name=..",
+            "error: hydra.sweeper.study_name must be a name that a folder may have, but got",
+        ),
+        (
+            "hydra.sweeper.study_name=''",
+            "error: hydra.sweeper.study_name must be a name that a folder may have, but got",
+        ),
+        ("model=choice(small,smal)", "error: model=smal is none of its options: "),
         ("hydra.sweeper.on_mismatch=ask", "error: hydra.sweeper.on_mismatch must be refuse or continue, but got ask"),
         ("x=interval(5,1)", "error: x=interval(5,1) is no search space: `low <= high` must hold"),
         ("--config-name=broken", "error: y=choice( is no search space: "),
@@ -519,3 +531,37 @@ def test_a_mistake_is_answered_before_any_trial(sweep: Sweep, override: str, mes
         assert len(error.splitlines()) == 1
     assert "secret" not in error
     assert not (sweep.folder / "study" / "0").exists()
+
+
+def test_ctrl_c_that_a_clean_up_has_covered_up_is_an_interruption(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def covered_up(self: Worker, number: int, overrides: Any) -> Any:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise UnboundLocalError("as Hydra's reading of a file does")
+
+    monkeypatch.setattr(Worker, "compose", covered_up)
+    assert sweep("x=interval(0,1)").code == 130
+    assert [trial.system_attrs[END] for trial in sweep.trials()] == [INTERRUPTED]
+
+
+def test_the_command_for_the_best_has_the_settings_that_it_had(sweep: Sweep) -> None:
+    sweep("x=interval(0,1)", "y=0", "hydra.sweeper.n_trials=2")
+    went_on = "hydra.sweeper.on_mismatch=continue"
+    out = sweep("x=interval(0,1)", "y=3", "hydra.sweeper.n_trials=3", went_on).out
+    assert "y=0" in next(line for line in out.splitlines() if "once more" in line)
+
+
+def test_a_search_without_a_range_says_so(sweep: Sweep) -> None:
+    assert "nothing is searched: all trials are the same" in sweep("y=2").out
+
+
+def test_failures_within_the_rate_are_listed_at_the_end(sweep: Sweep) -> None:
+    out = sweep(
+        "x=interval(0,1)", "task=value,raise", "hydra.sweeper.n_trials=6", "hydra.sweeper.max_failure_rate=1"
+    ).out
+    failed = sum(trial.state.name == "FAIL" for trial in sweep.trials())
+    assert 0 < failed < 6
+    assert f"{failed} of 6 trials failed:\n  {failed} x RuntimeError: broken in two lines" in out

@@ -13,7 +13,7 @@ from conftest import ROOT, Program
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps import children, gone, kill, wait_until
 
-from iolaus import lease, search, tracking
+from iolaus import lease, search, tracking, tracking_sweep
 from iolaus.journal import open_storage
 
 Runs = dict[str, Any]
@@ -201,7 +201,7 @@ def test_after_kill_nine_each_trial_has_one_finished_run(killed_and_gone_on_with
     assert [parent.info.status for parent in parents] == ["FINISHED"]
     for trial in killed_and_gone_on_with:
         if "folder" in trial.user_attrs:
-            assert runs[trial.number].info.status == tracking.tracking_sweep.STATUS[trial.state.name]
+            assert runs[trial.number].info.status == tracking_sweep.status_of(trial)
             assert runs[trial.number].data.tags["mlflow.parentRunId"] == parents[0].info.run_id
         if trial.state == TrialState.COMPLETE:
             assert trial.user_attrs["mlflow_run_id"] == runs[trial.number].info.run_id
@@ -221,7 +221,7 @@ def test_a_diverged_trial_has_its_reason_everywhere(killed_and_gone_on_with: lis
 def test_a_direction_that_is_not_the_objectives_is_refused_before_anything_is_made(program: Program) -> None:
     done = program("-m", "hparams_search=optuna", "hydra.sweeper.direction=minimize")
     assert done.code == 1
-    assert "hydra.sweeper.direction must be maximize for val/accuracy, but got minimize" in done.err
+    assert "hydra.sweeper.direction must be maximize for val/accuracy (where none is given it is minimize)" in done.err
     assert not (done.output / "journal.log").exists()
 
 

@@ -142,7 +142,8 @@ def check_directions(cfg: DictConfig, directions: Sequence[str]) -> None:
             f"hydra.sweeper.direction has {len(directions)} directions for {len(names)} objectives: give one for each"
         )
     for name, direction in zip(names, directions, strict=True):
-        require(direction == METRICS[name], "hydra.sweeper.direction", f"{METRICS[name]} for {name}", direction)
+        rule = f"{METRICS[name]} for {name} (where none is given it is minimize)"
+        require(direction == METRICS[name], "hydra.sweeper.direction", rule, direction)
 
 
 def monitored(cfg: DictConfig) -> str:

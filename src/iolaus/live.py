@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
-from iolaus.search import END, FAILED, INTERRUPTED, LOST, SURPLUS, Search, Tally
+from iolaus.search import END, FAILED, INTERRUPTED, LOST, MAX_LOSSES, SURPLUS, Search, Tally, losses
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,8 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
     elif trial.state == TrialState.FAIL:
         end, reason = trial.system_attrs.get(END, FAILED), trial.user_attrs.get("reason", "no reason given")
         reason = printable(reason)
-        how = f"{reason}; to be tried again" if end in (LOST, INTERRUPTED) else f"failed: {reason}"
+        again = end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES)
+        how = f"{reason}; to be tried again" if again else f"failed: {reason}"
     else:
         how = trial.state.name.lower()
     duration = f" in {trial.duration.total_seconds():.1f} s" if trial.duration is not None else ""

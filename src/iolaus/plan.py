@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from optuna.trial import Trial
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.search import Search
+
+NEEDS = {"CmaEsSampler": ["cmaes"], "GPSampler": ["scipy", "torch"], "QMCSampler": ["scipy"]}
+"""What samplers import only when they are first asked."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Plan:
         """
         key = "sampler"
         try:
+            for package in NEEDS.get(str(self.sampler["_target_"]).rpartition(".")[2], ()):
+                importlib.import_module(package)
             self._sampler()
             key = "custom_search_space"
             self.extension(whitelist)

@@ -27,7 +27,7 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 
@@ -110,6 +110,8 @@ class Sweep:
         workers = 0 if search.is_over(tally) else self._workers(plan.n_trials - tally.counted)
         state = f"{tally.counted} of {plan.n_trials} trials finished"
         say(f"study {plan.study_name}: {state}; {workers} workers; {plan.folder}")
+        if not plan.space and plan.custom_search_space is None:
+            log.warning("nothing is searched: all trials are the same; give a range such as lr=interval(0.001,0.1)")
         interrupted, problem = False, None
         self._notify("on_study_start", study=study)
         try:
@@ -150,6 +152,7 @@ class Sweep:
                         del earlier[same]
             space |= searched
             fixed |= constant
+            self._check_options(searched)
             deletions += deleted
 
         sampler = dict(given["sampler"])
@@ -168,6 +171,7 @@ class Sweep:
         if name is None:
             chosen = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
             name = f"{chosen}-{digest({**facts, 'sampler': json.dumps(sampler, sort_keys=True, default=str)})}"
+        require(name.strip(". ") != "", "hydra.sweeper.study_name", "a name that a folder may have", repr(name))
         folder = self._set_folder(name)
         plan = Plan(
             storage=absolute(given["storage"] or str(folder / "journal.log")),
@@ -194,6 +198,14 @@ class Sweep:
             require(name in ("minimize", "maximize"), "hydra.sweeper.direction", "minimize or maximize", name)
             directions.append(name)
         return directions
+
+    def _check_options(self, searched: Mapping[str, BaseDistribution]) -> None:
+        """Look whether what a group is chosen from is there: only the first choice is composed before the search."""
+        for name, distribution in searched.items():
+            options = self.hydra_context.config_loader.get_group_options(name.lstrip("+").split("@")[0])
+            for choice in distribution.choices if isinstance(distribution, CategoricalDistribution) else []:
+                if options and isinstance(choice, str) and "," not in choice and choice not in (*options, "null"):
+                    raise InputError(f"{name}={choice} is none of its options: {', '.join(options)}")
 
     def _shared(self, composed: DictConfig, space: Mapping[str, Any], fixed: Mapping[str, str]) -> dict[str, Any]:
         """What all trials have in common: the configuration of any of them, but for what is searched."""
@@ -255,7 +267,7 @@ class Sweep:
                 returned = launcher.launch([job] * workers, initial_job_idx=first)
             except Exception as error:  # joblib's, if one of its processes was killed
                 return f"{type(error).__name__}: {error}"
-        return next((str(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
+        return next((_cause(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
 
     @staticmethod
     def _give_up_dying(search: Search, reason: str) -> None:
@@ -300,6 +312,7 @@ class Sweep:
         tally = search.tally()
         for line in self._summary(search.study, plan):
             say(line)
+        failed = [f"{tally.failed} of {tally.counted} trials failed:", *why_failed(tally.reasons)]
         state = f"{tally.counted} of {plan.n_trials} trials finished"
         if interrupted:
             say(f"interrupted: {state}; the same command goes on")
@@ -308,13 +321,17 @@ class Sweep:
             raise SweepError(
                 f"error: {tally.failed} of {tally.counted} trials failed, more than "
                 f"hydra.sweeper.max_failure_rate={plan.max_failure_rate} allows:\n  "
-                + "\n  ".join(why_failed(tally.reasons))
-                + f"\nTheir tracebacks are in their folders in {plan.folder}. Mend the cause and search under another "
-                "study_name, or go on with a higher rate."
+                + "\n  ".join(failed[1:])
+                + f"\nTheir tracebacks are in their folders in {plan.folder}. Mend the cause; then delete this study, "
+                "search under another study_name, or go on with a higher rate."
             )
+        if tally.failed:
+            say("\n  ".join(failed))
         if problem is not None or tally.counted < plan.n_trials:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
+        if best_of(search.study, search.study.get_trials(deepcopy=False)) is None:
+            raise SweepError(f"error: none of {tally.counted} trials came to a value")
 
     def _summary(self, study: Study, plan: Plan) -> Iterator[str]:
         """The best, its folder, and the command that trains it once more."""
@@ -325,7 +342,9 @@ class Sweep:
         for trial in best[:SHOWN]:
             folder = Path(plan.folder) / trial.user_attrs.get("folder", str(trial.number))
             yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
-            yield f"  once more:  {self._command(plan.overrides(trial.params))}"
+            own = folder / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
+            chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
+            yield f"  once more:  {self._command(chosen)}"
 
     def _command(self, overrides: Sequence[str]) -> str:
         """The shell command of a single run with these overrides."""
@@ -358,6 +377,11 @@ def say(line: str) -> None:
     """Print a line; that nobody reads it any more is no reason to fail."""
     with suppress(BrokenPipeError):
         print(line, flush=True)
+
+
+def _cause(error: object) -> str:
+    """What an error says, without the class that a traceback's last line names."""
+    return str(error).removeprefix("iolaus.worker.NoProposalError: ").removeprefix("iolaus.current.MismatchError: ")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iolaus import tracking_sweep
 from iolaus.errors import InputError
 
 if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
@@ -109,6 +108,8 @@ class MLflow:
             InputError: if the tracking server or database cannot be used.
         """
         if trial is not None:
+            from iolaus import tracking_sweep  # with Optuna, which a single run need not import
+
             tags = {**tags, **tracking_sweep.tags_of(trial)}
         started = self._start(params, tags, run_id)
         if trial is not None:
@@ -140,6 +141,8 @@ class MLflow:
         Raises:
             InputError: if the tracking server or database cannot be used.
         """
+        from iolaus import tracking_sweep
+
         mlflow = self._import()
         with self._explained():
             mlflow.set_tracking_uri(self.uri)
@@ -151,6 +154,8 @@ class MLflow:
         Raises:
             InputError: if the tracking server or database cannot be used.
         """
+        from iolaus import tracking_sweep
+
         mlflow = self._import()
         with self._explained():
             mlflow.set_tracking_uri(self.uri)

@@ -6,37 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from optuna.trial import TrialState
 
-from iolaus import config as run_config
 from iolaus.live import best_of
+from iolaus.search import END, INTERRUPTED, SURPLUS, Tally
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 KEY = "tracking_key"
 """The study's attribute and its run's tag by which one finds the other, also after a crash between the two."""
 PARENT = "mlflow.parentRunId"
-STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
-
-
-class SweepCallback(Callback):
-    """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
-
-    def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
-        """Refuse directions that do not fit the objective."""
-        run_config.check_directions(config, directions)
-
-    def on_study_start(self, config: DictConfig, study: "Study") -> None:
-        """Have the tracker begin the sweep's run."""
-        instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
-
-    def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
-        """Have the tracker end it."""
-        instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def tags_of(trial: "Trial") -> dict[str, str]:
@@ -71,8 +53,12 @@ def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: s
         run_id = study.user_attrs["mlflow_run_id"]
         _end_children(client, experiment_id, study, run_id)
         trials = study.get_trials(deepcopy=False)
-        for state in STATUS:
-            client.log_metric(run_id, f"trials/{state.lower()}", sum(trial.state.name == state for trial in trials))
+        tally = Tally()
+        for trial in trials:
+            tally.add(trial)
+        counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in DONE}
+        for name, count in {**counts, "failed": tally.failed, "counted": tally.counted}.items():
+            client.log_metric(run_id, f"trials/{name}", count)
         best = best_of(study, trials)
         if len(study.directions) == 1 and best is not None:
             client.log_metric(run_id, "best/value", best.value)
@@ -103,7 +89,7 @@ def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) 
                 _end_run(client, run.info.run_id, trials[number])
     for number, trial in trials.items():
         # It failed before it had one. A surplus number was never a trial.
-        if trial.state.name == "FAIL" and number not in recorded and "folder" in trial.user_attrs:
+        if trial.state.name == "FAIL" and number not in recorded and trial.system_attrs.get(END) != SURPLUS:
             tags = {"study": study.study_name, "trial": str(number), PARENT: parent}
             run_id = client.create_run(experiment_id, tags=tags, run_name=f"trial {number}").info.run_id
             for name, value in trial.params.items():
@@ -116,7 +102,14 @@ def _param(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name.lstrip("+~"))
 
 
-def _end_run(client: Any, run_id: str, trial: Any) -> None:
+def _end_run(client: Any, run_id: str, trial: "FrozenTrial") -> None:
     if "reason" in trial.user_attrs:
         client.set_tag(run_id, "reason", trial.user_attrs["reason"][:5000])
-    client.set_terminated(run_id, STATUS[trial.state.name])
+    client.set_terminated(run_id, status_of(trial))
+
+
+def status_of(trial: "FrozenTrial") -> str:
+    """What MLflow is to call the end of a trial."""
+    if trial.state in DONE:
+        return "FINISHED"
+    return "KILLED" if trial.system_attrs.get(END) == INTERRUPTED else "FAILED"

@@ -89,6 +89,9 @@ class Worker:
             search.fail(trial, INTERRUPTED, str(error))
             raise
         except (Exception, SystemExit) as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # which a clean-up has covered up, Hydra's say
+                search.fail(trial, INTERRUPTED, "interrupted")
+                raise KeyboardInterrupt from error
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("trial %d failed: %s", trial.number, reason)
             told = search.fail(trial, FAILED, reason)

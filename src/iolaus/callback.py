@@ -1,0 +1,29 @@
+"""What Hydra tells of a sweep of train.py, whose configuration names this callback."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from iolaus import config as run_config
+
+if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
+    from optuna.study import Study
+
+
+class SweepCallback(Callback):
+    """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
+
+    def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
+        """Refuse directions that do not fit the objective."""
+        run_config.check_directions(config, directions)
+
+    def on_study_start(self, config: DictConfig, study: "Study") -> None:
+        """Have the tracker begin the sweep's run."""
+        instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
+
+    def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
+        """Have the tracker end it."""
+        instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
