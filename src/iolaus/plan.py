@@ -15,11 +15,12 @@ from hydra.core.override_parser.types import Quote, QuotedString, Transformer, V
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import Trial
 
+from iolaus.config import flatten
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.search import Search
@@ -188,3 +189,10 @@ def first_value(distribution: BaseDistribution) -> Any:
         return distribution.choices[0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return distribution.low
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """A task's settings by dotted key, unresolved."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return flatten({key: value for key, value in plain.items() if key != "hydra"})

@@ -1,11 +1,9 @@
 """A sweep from its command line to its summary: which study it is, who works on it, what came of it."""
 
-import itertools
 import json
 import logging
 import math
 import re
-import shlex
 import signal
 import sys
 import threading
@@ -25,28 +23,24 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.study import Study
 
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
-from iolaus.atomic import replaced
-from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute, open_storage
 from iolaus.live import Live, best_of, why_failed
-from iolaus.plan import Plan, element, first_value, grid, one_line, overrides, parse
+from iolaus.plan import Plan, first_value, grid, one_line, overrides, parse, settings_of
 from iolaus.search import INTERRUPTED, LOST, Search
 from iolaus.study import Direction, digest, identity, open_study, seed_of
+from iolaus.summary import summary, write_results
 from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5
-"""How many of the best trials for several objectives are shown at the end."""
 DYING_S = 5.0
 """Seconds within which processes are expected to be gone after an interruption."""
 
@@ -124,7 +118,7 @@ class Sweep:
             search.give_up_lost(end, own=True)
             if interrupted or problem is not None:
                 self._give_up_dying(search, end)
-            self._write_results(study, Path(plan.folder))
+            write_results(study, Path(plan.folder))
             status = "FINISHED" if search.has_succeeded(search.tally()) else "KILLED" if interrupted else "FAILED"
             try:
                 self._notify("on_study_end", study=study, status=status)
@@ -212,7 +206,7 @@ class Sweep:
         searched = tuple(name.lstrip("+").split("@")[0].replace("/", ".") for name in space)
         shared = {
             name: value
-            for name, value in _settings(composed).items()
+            for name, value in settings_of(composed).items()
             if not any(name == key or name.startswith(f"{key}.") for key in searched)
         }
         if self.settings["custom_search_space"] is not None:
@@ -297,20 +291,9 @@ class Sweep:
             if hasattr(callback, event):
                 getattr(callback, event)(config=self.config, **facts)
 
-    def _write_results(self, study: Study, folder: Path) -> None:
-        """Write what the official sweeper writes."""
-        results: dict[str, Any] = {"name": "optuna"}
-        if len(study.directions) == 1:
-            with suppress(ValueError):  # no trial is complete
-                results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
-        else:
-            results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
-        with replaced(folder / "optimization_results.yaml") as file:
-            file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
-
     def _conclude(self, search: Search, plan: Plan, interrupted: bool, problem: str | None) -> None:
         tally = search.tally()
-        for line in self._summary(search.study, plan):
+        for line in summary(search.study, plan, self.hydra_context.config_loader, self.config):
             say(line)
         failed = [f"{tally.failed} of {tally.counted} trials failed:", *why_failed(tally.reasons)]
         state = f"{tally.counted} of {plan.n_trials} trials finished"
@@ -333,45 +316,6 @@ class Sweep:
         if best_of(search.study, search.study.get_trials(deepcopy=False)) is None:
             raise SweepError(f"error: none of {tally.counted} trials came to a value")
 
-    def _summary(self, study: Study, plan: Plan) -> Iterator[str]:
-        """The best, its folder, and the command that trains it once more."""
-        one = best_of(study, study.get_trials(deepcopy=False))
-        best = study.best_trials if len(study.directions) > 1 else [] if one is None else [one]
-        if len(study.directions) > 1:
-            yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
-        for trial in best[:SHOWN]:
-            folder = Path(plan.folder) / trial.user_attrs.get("folder", str(trial.number))
-            yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
-            own = folder / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
-            chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
-            yield f"  once more:  {self._command(chosen)}"
-
-    def _command(self, overrides: Sequence[str]) -> str:
-        """The shell command of a single run with these overrides."""
-        options = [
-            part
-            for flag, value in itertools.pairwise([*sys.argv[1:], ""])
-            if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-            for part in ([flag] if "=" in flag else [flag, value])
-        ]
-        module = getattr(sys.modules["__main__"], "__spec__", None)
-        program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
-        return shlex.join(["python", *program, *options, *self._without_search(overrides)])
-
-    def _without_search(self, overrides: Sequence[str]) -> list[str]:
-        """The overrides without that of the group that chooses the search, but with the settings that came from it."""
-        kept = [override for override in overrides if not override.startswith("hparams_search=")]
-        if len(kept) == len(overrides):
-            return kept
-        loader, master = self.hydra_context.config_loader, self.config
-        trial = _settings(loader.load_sweep_config(master, list(overrides)))
-        single = _settings(loader.load_configuration(master.hydra.job.config_name, kept, RunMode.RUN))
-        return kept + [
-            f"{'' if name in single else '+'}{name}={element(value)}"
-            for name, value in trial.items()
-            if single.get(name, MISSING) != value
-        ]
-
 
 def say(line: str) -> None:
     """Print a line; that nobody reads it any more is no reason to fail."""
@@ -382,13 +326,6 @@ def say(line: str) -> None:
 def _cause(error: object) -> str:
     """What an error says, without the class that a traceback's last line names."""
     return str(error).removeprefix("iolaus.worker.NoProposalError: ").removeprefix("iolaus.current.MismatchError: ")
-
-
-def _settings(config: DictConfig) -> dict[str, Any]:
-    """A task's settings by dotted key, unresolved."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return flatten({key: value for key, value in plain.items() if key != "hydra"})
 
 
 def _reserve(folders: Path, count: int) -> int:

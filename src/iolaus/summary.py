@@ -1,0 +1,82 @@
+"""What a sweep leaves: the best of its study, as a file and in words."""
+
+import itertools
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from optuna.study import Study
+
+from iolaus.atomic import replaced
+from iolaus.live import best_of
+from iolaus.plan import Plan, element, settings_of
+from iolaus.search import FOLDER
+
+SHOWN = 5
+"""How many of the best trials for several objectives are shown."""
+
+
+def write_results(study: Study, folder: Path) -> None:
+    """Write what the official sweeper writes."""
+    results: dict[str, Any] = {"name": "optuna"}
+    if len(study.directions) == 1:
+        with suppress(ValueError):  # no trial is complete
+            results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
+    else:
+        results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+    with replaced(folder / "optimization_results.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
+
+
+def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) -> Iterator[str]:
+    """The best, its folder, and the command that trains it once more.
+
+    Args:
+        study: That has come to its end.
+        plan: Of its last command.
+        loader: Hydra's, for what the group that chooses a search has set.
+        master: The configuration of the sweep.
+    """
+    one = best_of(study, study.get_trials(deepcopy=False))
+    best = study.best_trials if len(study.directions) > 1 else [] if one is None else [one]
+    if len(study.directions) > 1:
+        yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
+    for trial in best[:SHOWN]:
+        folder = Path(plan.folder) / trial.user_attrs.get(FOLDER, str(trial.number))
+        yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
+        own = folder / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
+        chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
+        yield f"  once more:  {command(chosen, loader, master)}"
+
+
+def command(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> str:
+    """The shell command of a single run with these overrides."""
+    options = [
+        part
+        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
+        if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+        for part in ([flag] if "=" in flag else [flag, value])
+    ]
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
+    return shlex.join(["python", *program, *options, *_without_search(overrides, loader, master)])
+
+
+def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> list[str]:
+    """The overrides without that of the group that chooses the search, but with the settings that came from it."""
+    kept = [override for override in overrides if not override.startswith("hparams_search=")]
+    if len(kept) == len(overrides):
+        return kept
+    trial = settings_of(loader.load_sweep_config(master, list(overrides)))
+    single = settings_of(loader.load_configuration(master.hydra.job.config_name, kept, RunMode.RUN))
+    return kept + [
+        f"{'' if name in single else '+'}{name}={element(value)}"
+        for name, value in trial.items()
+        if single.get(name, MISSING) != value
+    ]
