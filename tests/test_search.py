@@ -286,12 +286,15 @@ def test_a_worker_that_is_killed_at_any_step_leaves_nothing_that_the_next_one_ca
 def test_a_worker_that_is_killed_at_any_step_while_others_claim_leaves_an_exact_total(
     world: Callable[..., World],
 ) -> None:
+    lost = 0
     for step in range(1, 30):
         for switch in (step + 3, step + 7):
             here = world(first_then([step, switch]))
             here.kill_at = {0: step + 1}
             here.run(work, work, work, n_trials=2)
-            here.finish(2)
+            trials = here.finish(2)
+            lost += any(trial.system_attrs.get(END) == LOST for trial in trials)
+    assert lost > 10  # the kills struck trials, and not only workers that had none
 
 
 def test_trials_that_a_user_has_enqueued_are_run_once_each_and_first(world: Callable[..., World]) -> None:
@@ -342,6 +345,7 @@ def test_the_third_loss_of_the_same_parameters_counts_wherever_it_strikes(world:
 
 
 def test_racing_retries_that_are_lost_for_the_third_time_do_not_count_twice(world: Callable[..., World]) -> None:
+    third = raced = 0
     for first in range(1, 20):
         for second in range(1, 20, 6):
             here = world(first_then([first, first + second]))
@@ -351,7 +355,13 @@ def test_racing_retries_that_are_lost_for_the_third_time_do_not_count_twice(worl
             here.next_worker = first_then([first, first + second])
             here.kill_at |= {2: first + 5, 3: second + 5}
             here.run(work, work, n_trials=1)
-            here.finish(1)
+            trials = here.finish(1)
+            counted = [t for t in trials if t.state == TrialState.COMPLETE or losses(t) == MAX_LOSSES]
+            assert len(counted) == 1
+            third += losses(counted[0]) == MAX_LOSSES
+            raced += any(trial.system_attrs.get(END) == SURPLUS for trial in trials)
+    assert third > 0
+    assert raced > 0
 
 
 def test_interrupted_trials_are_tried_again_and_never_count(world: Callable[..., World]) -> None:
@@ -389,6 +399,7 @@ def test_a_trial_that_was_given_up_wrongly_is_told_nothing(world: Callable[..., 
 
 
 def test_a_trial_is_given_up_at_any_step_of_its_claim_without_harm(world: Callable[..., World]) -> None:
+    given_up = 0
     for step in range(1, 12):
         here = world(first_then([]))
 
@@ -402,7 +413,9 @@ def test_a_trial_is_given_up_at_any_step_of_its_claim_without_harm(world: Callab
         here.next_worker = others
         here.run(work, n_trials=2)
         here.alive.discard(0)
-        here.finish(2)
+        trials = here.finish(2)
+        given_up += any(trial.state == TrialState.FAIL for trial in trials)
+    assert given_up > 3
 
 
 def test_a_lowered_total_is_over_at_once_and_a_grown_one_goes_on(world: Callable[..., World]) -> None:
