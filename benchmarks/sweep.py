@@ -27,7 +27,7 @@ from table import Rows, parser, report, take_turns
 
 from iolaus.config import project_root
 from iolaus.journal import open_storage
-from iolaus.search import Search
+from iolaus.search import FOLDER, Search
 
 # Each job notes when it starts: the time between two starts is what a job costs.
 APP = """
@@ -192,7 +192,7 @@ def many(home: Path, rounds: int) -> tuple[Rows, dict[str, object]]:
         for name, distribution in space.items():
             claimed._suggest(name, distribution)
         took = time.perf_counter() - start
-        claimed.set_user_attr("folder", str(claimed.number))
+        claimed.set_user_attr(FOLDER, str(claimed.number))
         search.tell(claimed, [claimed.params["x"]])
         return took
 

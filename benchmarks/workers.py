@@ -1,9 +1,10 @@
 """How many workers a machine should have: the same trainings by one worker with all cores, or by one for each core.
 
-    python benchmarks/workers.py
+    python benchmarks/workers.py               # both parts, in about ten minutes
+    python benchmarks/workers.py spin          # one of them
 
-It supports the rule of hydra.sweeper.n_jobs: one for each core where there is no GPU. Then the spinning of PyTorch's
-threads, which src/train.py shortens: how much slower a training gets when another one runs beside it.
+The first, rule, supports the rule of hydra.sweeper.n_jobs: one for each core where there is no GPU. The second is
+about the spinning of PyTorch's threads, which src/train.py shortens: a step of a training alone, and beside another.
 """
 
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
-from table import Rows, arguments, ratio, report, take_turns
+from table import Rows, parser, ratio, report, take_turns
 
 from iolaus import machine
 from iolaus.config import project_root
@@ -28,13 +29,13 @@ torch.manual_seed(0)
 model = models.MLP((1, 28, 28), 10, hidden_sizes=[384, 128])
 optimizer = torch.optim.Adam(model.parameters(), fused=True)
 images, labels = torch.randn(256, 1, 28, 28), torch.randint(10, (256,))
-for step in range(400):
-    if step == 100:
+for step in range(160):
+    if step == 60:
         start = time.perf_counter()
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(model(images), labels).backward()
     optimizer.step()
-print((time.perf_counter() - start) / 300)
+print((time.perf_counter() - start) / 100)
 """
 
 
@@ -60,48 +61,73 @@ def trials(home: Path, n_jobs: int, model: str, epochs: int) -> Callable[[], flo
     return measure
 
 
-def beside_another(environment: Mapping[str, str]) -> Callable[[], float]:
-    """A function that runs two trainings at once, each with all threads, and gives the seconds of a step."""
+def trainings(count: int, environment: Mapping[str, str]) -> Callable[[], float]:
+    """A function that runs so many trainings at once, each with all threads, and gives the seconds of a step."""
 
     def measure() -> float:
-        pair = [
+        started = [
             subprocess.Popen(
                 [sys.executable, "-c", TRAINING],
                 env={**os.environ, "PYTHONPATH": str(project_root() / "src"), **environment},
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for _ in range(2)
+            for _ in range(count)
         ]
-        return statistics.mean(float(process.communicate()[0]) for process in pair)
+        return statistics.mean(float(process.communicate()[0]) for process in started)
 
     return measure
 
 
-def main() -> None:
-    """Measure and report."""
-    options = arguments(__doc__, rounds=3)
+def rule(rounds: int) -> tuple[Rows, dict[str, object]]:
+    """Trials by one worker with all cores, or by one for each."""
     cores = machine.cores()
-    rows: Rows = [("", "seconds", "times as fast")]
+    rows: Rows = []
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as home:
         for model, epochs in (("mlp", 2), ("cnn", 1)):
-            seconds = take_turns(
-                {f"{n_jobs} workers": trials(Path(home), n_jobs, model, epochs) for n_jobs in (1, cores)},
-                options.rounds,
-            )
-            one, many = seconds.values()
-            rows.append((f"a trial of {model}, 1 worker with {cores} threads", f"{statistics.median(one):.2f}", "1.00"))
-            name = f"a trial of {model}, {cores} workers with 1 thread"
-            rows.append((name, f"{statistics.median(many):.2f}", f"{ratio(one, many):.2f}"))
+            one, many = f"1 worker with {cores} threads", f"{cores} workers with 1 thread"
+            measures = {one: trials(Path(home), 1, model, epochs), many: trials(Path(home), cores, model, epochs)}
+            seconds = take_turns(measures, rounds)
+            rows += compared(f"a trial of {model}", seconds)
             figures[model] = seconds
-    spins = {"PyTorch's default": {}, "GOMP_SPINCOUNT=50000": {"GOMP_SPINCOUNT": "50000"}}
-    steps = take_turns({name: beside_another(environment) for name, environment in spins.items()}, options.rounds)
-    default, shorter = steps.values()
-    rows.append(("a step beside another training, PyTorch's spinning", f"{statistics.median(default):.4f}", "1.00"))
-    name = "a step beside another training, GOMP_SPINCOUNT=50000"
-    rows.append((name, f"{statistics.median(shorter):.4f}", f"{ratio(default, shorter):.2f}"))
-    report(f"Workers, {cores} cores, {options.rounds} rounds in turn", rows, {**figures, "steps": steps}, options.json)
+    return rows, figures
+
+
+def spin(rounds: int) -> tuple[Rows, dict[str, object]]:
+    """Steps of a training with PyTorch's spinning, and with ours."""
+    rows: Rows = []
+    figures: dict[str, object] = {}
+    spins = {"PyTorch's spinning": {}, "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"}}
+    for where, count in (("alone", 1), ("beside another training", 2)):
+        seconds = take_turns({name: trainings(count, variables) for name, variables in spins.items()}, rounds)
+        rows += compared(f"a step {where}", seconds)
+        figures[f"a step {where}"] = seconds
+    return rows, figures
+
+
+def compared(what: str, seconds: Mapping[str, list[float]]) -> Rows:
+    """A row for each candidate, compared with the first."""
+    first = next(iter(seconds.values()))
+    return [
+        (f"{what}, {name}", f"{statistics.median(values):.4f}", f"{ratio(first, values):.2f}")
+        for name, values in seconds.items()
+    ]
+
+
+def main() -> None:
+    """Measure what was asked for, and report."""
+    parts = {"rule": rule, "spin": spin}
+    options_of = parser(__doc__, rounds=3)
+    options_of.add_argument("parts", nargs="*", choices=[*parts, []], help="which (default: both)")
+    options = options_of.parse_args()
+    rows: Rows = [("", "seconds", "times as fast")]
+    figures: dict[str, object] = {}
+    for name in options.parts or parts:
+        new_rows, new_figures = parts[name](options.rounds)
+        rows += new_rows
+        figures |= new_figures
+    report(f"Workers, {machine.cores()} cores, {options.rounds} rounds in turn", rows, figures, options.json)
 
 
 if __name__ == "__main__":

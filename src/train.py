@@ -25,9 +25,9 @@ config.register()
 if not {"-m", "--multirun"} & set(sys.argv):
     gc.disable()  # composing leaves no garbage, and looking for it is a twentieth of --help
 if "OMP_WAIT_POLICY" not in os.environ:
-    # PyTorch's threads spin while they wait for each other, by default so long that one other busy program makes them
-    # many times slower; a sixth of that is as fast alone, and suffers a third as much
-    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
+    # PyTorch's threads spin while they wait for each other, by default so long that another training beside this one
+    # makes both seventy times slower; a thirtieth of that is as fast alone (benchmarks/workers.py)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 # What a configuration may call is not limited: it is written by whoever types the command, and may name their models.

@@ -1,5 +1,6 @@
 """Kill -9 at random moments: whatever is killed, the same command comes to exactly the total."""
 
+import os
 import random
 import signal
 import subprocess
@@ -9,8 +10,13 @@ import pytest
 from optuna.trial import TrialState
 from sweeps import App, check, children, gone, kill, wait_until
 
+from iolaus.lease import holds
+from iolaus.search import LEASE, is_alive
 
-def campaign(app: App, kills: int, seed: int, n_trials: int, *overrides: str, commands: int = 1) -> list[str]:
+
+def campaign(
+    app: App, kills: int, seed: int, n_trials: int, *overrides: str, commands: int = 1, joblib: bool = False
+) -> list[str]:
     """Kill a worker, a parent or all of them, again and again, and check the study after each resume.
 
     The total grows as the kills go on, so that there is always something to be killed.
@@ -22,6 +28,7 @@ def campaign(app: App, kills: int, seed: int, n_trials: int, *overrides: str, co
         n_trials: The first total.
         overrides: Of the sweep.
         commands: How many are at work at once.
+        joblib: Whether it is joblib that starts the workers. They may outlive the command.
 
     Returns:
         What the commands printed that were not killed themselves.
@@ -35,7 +42,8 @@ def campaign(app: App, kills: int, seed: int, n_trials: int, *overrides: str, co
             try:
                 victim.wait(rng.uniform(0.0, 2.5))  # now and then while all are still starting
             except subprocess.TimeoutExpired:
-                killed += strike(victim, rng.choice(["worker", "parent", "all"]), rng)
+                workers = at_work(app) if joblib else children(victim.pid)
+                killed += strike(victim, workers, rng.choice(["worker", "parent", "all"]), rng, orphans=joblib)
         for process in processes:
             out = process.communicate(timeout=120)[0]
             if process.returncode >= 0:
@@ -48,16 +56,29 @@ def campaign(app: App, kills: int, seed: int, n_trials: int, *overrides: str, co
     return printed
 
 
-def strike(process: "subprocess.Popen[str]", target: str, rng: random.Random) -> bool:
+def strike(
+    process: "subprocess.Popen[str]", workers: list[int], target: str, rng: random.Random, orphans: bool
+) -> bool:
     """Kill a worker of a sweep, the sweep itself or both; False if there was nothing to kill."""
-    workers = children(process.pid)
     if target == "worker":
         kill([rng.choice(workers)] if workers else [])
         return bool(workers)
     kill([process.pid, *(workers if target == "all" else [])])
     process.wait()
-    wait_until(lambda: all(gone(worker) for worker in workers), 40)
+    if not orphans or target == "all":
+        wait_until(lambda: all(gone(worker) for worker in workers), 40)
     return True
+
+
+def at_work(app: App) -> list[int]:
+    """The processes that run the trials of a study, whoever has started them."""
+    if not Path(app.storage).exists():
+        return []
+    try:
+        running = app.search(1).tally().running
+    except KeyError:  # the study is about to be made
+        return []
+    return sorted({trial.system_attrs[LEASE]["pid"] for trial in running if is_alive(trial)})
 
 
 def clear(printed: list[str]) -> bool:
@@ -122,14 +143,20 @@ def test_a_kill_of_one_of_joblib_s_workers_ends_them_all_with_one_line_and_the_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["one", "two", "eight", "database", "commands"])
+@pytest.mark.parametrize("kind", ["one", "two", "eight", "database", "commands", "joblib"])
 def test_a_hundred_kills_lose_and_repeat_nothing(tmp_path: Path, kind: str) -> None:
     app, jobs = App(tmp_path), {"one": 1, "eight": 8}.get(kind, 2)
     if kind == "database":
         app.storage = f"sqlite:///{tmp_path}/study.db"
     storage = f"hydra.sweeper.storage={app.storage}"
     commands = 2 if kind == "commands" else 1
-    assert clear(campaign(app, 21, 1, 30, f"hydra.sweeper.n_jobs={jobs}", storage, commands=commands))
+    joblib = kind == "joblib"
+    overrides = [f"hydra.sweeper.n_jobs={jobs}", storage, *(["hydra/launcher=joblib"] if joblib else [])]
+    printed = campaign(app, 21, 1, 30, *overrides, commands=commands, joblib=joblib)
+    if joblib:  # what a killed command has left idle
+        leases = [trial.system_attrs[LEASE] for trial in app.trials()]
+        kill(sorted({lease["pid"] for lease in leases if holds(lease)} - {os.getpid()}))
+    assert clear(printed)
 
 
 @pytest.mark.slow

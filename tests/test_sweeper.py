@@ -433,7 +433,7 @@ def test_a_trial_that_fails_says_why_and_the_sweep_goes_on(sweep: Sweep, task: s
     assert "error: none of 2 trials came to a value" in outcome.err
     assert [trial.user_attrs["reason"].startswith(reason) for trial in sweep.trials()] == [True, True]
     assert sweep.results() == {"name": "optuna"}
-    lines = [line for line in outcome.out.splitlines() if line.startswith("trial 0: failed: ")]
+    lines = [line for line in outcome.out.splitlines() if line.startswith("trial 0: failed in ")]
     assert reason in lines[0]
 
 

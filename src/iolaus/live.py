@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -15,7 +16,19 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
-from iolaus.search import END, FAILED, INTERRUPTED, LOST, MAX_LOSSES, SURPLUS, Search, Tally, losses
+from iolaus.search import (
+    END,
+    FAILED,
+    INTERRUPTED,
+    LOST,
+    MAX_LOSSES,
+    NO_REASON,
+    REASON,
+    SURPLUS,
+    Search,
+    Tally,
+    losses,
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +115,7 @@ class Live:
             self.lines = len(foot)
         else:
             if now > self.last_status + STATUS_S and not last:
-                lines.append("; ".join([self._status(tally), *(running_line(trial) for trial in tally.running)]))
+                lines.append("; ".join([*self._status(tally), *self._running(tally)]))
                 self.last_status = now
             self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
@@ -110,23 +123,32 @@ class Live:
     def _foot(self, tally: Tally) -> list[str]:
         """As many lines as the terminal has room for, each of one row, so that they can be erased."""
         columns, rows = terminal_size(self.out)
-        lines = [self._status(tally), *(running_line(trial) for trial in tally.running)]
+        lines = []
+        for line in self._status(tally):
+            lines += textwrap.wrap(line, columns - 1, subsequent_indent=" " * 4, break_on_hyphens=False)
+        lines += [row if len(row) < columns else f"{row[: columns - 2]}…" for row in self._running(tally)]
         if len(lines) > rows - 1:
-            lines = [*lines[: max(1, rows - 2)], f"  and {len(lines) - max(1, rows - 2)} more"]
-        return [line if len(line) < columns else f"{line[: columns - 2]}…" for line in lines]
+            lines = [*lines[: max(1, rows - 2)], f"  and {len(lines) - max(1, rows - 2)} more lines"]
+        return lines
 
-    def _status(self, tally: Tally) -> str:
-        parts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
+    def _status(self, tally: Tally) -> list[str]:
+        """How many have ended, how many run, and which is the best."""
+        counts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
         if tally.failed:
-            parts.append(f"{tally.failed} of them failed")
-        parts.append(f"{len(tally.running)} running")
-        if self.best is not None and self.best.values:
-            parts.append(f"best {self.best.values[0]:.6g} (trial {self.best.number}: {settings(self.best.params)})")
+            counts.append(f"{tally.failed} of them failed")
         here = tally.counted - self.before
         if here > 0:
             left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
-            parts.insert(2, f"about {timedelta(seconds=round(left))} left")
-        return ", ".join(parts)
+            counts.append(f"about {timedelta(seconds=round(left))} left")
+        lines = [", ".join([*counts, f"{len(tally.running)} running"])]
+        if self.best is not None and self.best.values:
+            lines.append(f"  best {self.best.values[0]:.6g} (trial {self.best.number}): {settings(self.best.params)}")
+        return lines
+
+    @staticmethod
+    def _running(tally: Tally) -> list[str]:
+        """How far those are that run."""
+        return [running_line(trial) for trial in tally.running]
 
 
 def best_of(study: Study, trials: list[FrozenTrial]) -> FrozenTrial | None:
@@ -150,18 +172,19 @@ def is_better(study: Study, trial: FrozenTrial, best: FrozenTrial | None) -> boo
 
 def ended_line(trial: FrozenTrial, best: bool) -> str:
     """How a trial ended."""
+    why = ""
     if trial.state == TrialState.COMPLETE:
         values = ", ".join(f"{value:.6g}" for value in trial.values)
         how = f"{values}{' (best so far)' if best else ''}"
     elif trial.state == TrialState.FAIL:
-        end, reason = trial.system_attrs.get(END, FAILED), trial.user_attrs.get("reason", "no reason given")
-        reason = printable(reason)
-        again = end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES)
-        how = f"{reason}; to be tried again" if again else f"failed: {reason}"
+        end, how = trial.system_attrs.get(END, FAILED), "failed"
+        why = f" ({printable(trial.user_attrs.get(REASON, NO_REASON))})"
+        if end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES):
+            how, why = end, f", to be tried again{'' if end == INTERRUPTED else why}"
     else:
         how = trial.state.name.lower()
     duration = f" in {trial.duration.total_seconds():.1f} s" if trial.duration is not None else ""
-    return f"trial {trial.number}: {how}{duration}: {settings(trial.params)}"
+    return f"trial {trial.number}: {how}{duration}{why}: {settings(trial.params)}"
 
 
 def running_line(trial: FrozenTrial) -> str:

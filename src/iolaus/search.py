@@ -51,6 +51,7 @@ END = "iolaus:end"
 FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
 REASON = "reason"
 """A user attribute: what it failed of, in words."""
+NO_REASON = "no reason given"
 FOLDER = "folder"
 """A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
 
@@ -102,7 +103,7 @@ class Tally:
             self.counted += 1
             if end is not None:
                 self.failed += 1
-                self.reasons[trial.user_attrs.get(REASON, "no reason given")] += 1
+                self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:

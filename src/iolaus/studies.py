@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.live import best_of
-from iolaus.search import Search, is_alive
+from iolaus.search import FOLDER, Search, is_alive
+from iolaus.study import STUDY_FOLDER
 
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
@@ -38,7 +39,7 @@ class Kept:
 
     def trial_folder(self, trial: FrozenTrial) -> Path | None:
         """Where a trial has written."""
-        name = trial.user_attrs.get("folder")
+        name = trial.user_attrs.get(FOLDER)
         return self.folder / name if self.folder is not None and name is not None else None
 
     def line(self) -> str:
@@ -75,7 +76,7 @@ def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
         opened = open_storage(source)
         for name in optuna.get_all_study_names(opened):
             study = optuna.load_study(study_name=name, storage=opened)
-            folder = study.user_attrs.get("iolaus:folder")
+            folder = study.user_attrs.get(STUDY_FOLDER)
             known = Path(source).parent if storage is None else Path(folder) if folder else None
             yield Kept(study, known, in_folder=storage is None)
 

@@ -19,6 +19,8 @@ Direction = Literal["minimize", "maximize"]
 
 FORMAT = 1
 """Raised when what we keep in a study changes so that older versions would misunderstand it."""
+STUDY_FOLDER = "iolaus:folder"
+"""A user attribute of a study: the folder that its last command searched in."""
 
 
 def identity(

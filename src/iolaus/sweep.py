@@ -35,7 +35,7 @@ from iolaus.journal import absolute, open_storage
 from iolaus.live import Live, best_of, why_failed
 from iolaus.plan import Plan, first_value, grid, one_line, overrides, parse, settings_of
 from iolaus.search import INTERRUPTED, LOST, Search
-from iolaus.study import Direction, digest, identity, open_study, seed_of
+from iolaus.study import STUDY_FOLDER, Direction, digest, identity, open_study, seed_of
 from iolaus.summary import summary, write_results
 from iolaus.worker import Worker
 
@@ -96,8 +96,8 @@ class Sweep:
             study = open_study(storage, plan.study_name, directions, facts, self.settings["on_mismatch"], plan.space)
             if plan.seed is None:
                 plan = plan.with_seed(seed_of(study))
-            if study.user_attrs.get("iolaus:folder") != plan.folder:
-                study.set_user_attr("iolaus:folder", plan.folder)
+            if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
+                study.set_user_attr(STUDY_FOLDER, plan.folder)
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()

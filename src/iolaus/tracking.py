@@ -113,7 +113,7 @@ class MLflow:
             tags = {**tags, **tracking_sweep.tags_of(trial)}
         started = self._start(params, tags, run_id)
         if trial is not None:
-            trial.set_user_attr("mlflow_run_id", started.id)
+            trial.set_user_attr(tracking_sweep.RUN_ID, started.id)
         import mlflow
 
         try:

@@ -9,7 +9,7 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from iolaus.live import best_of
-from iolaus.search import END, INTERRUPTED, SURPLUS, Tally
+from iolaus.search import END, INTERRUPTED, REASON, SURPLUS, Tally
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 KEY = "tracking_key"
 """The study's attribute and its run's tag by which one finds the other, also after a crash between the two."""
+RUN_ID = "mlflow_run_id"
+"""A user attribute of a study, and of a trial."""
 PARENT = "mlflow.parentRunId"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -25,7 +27,7 @@ def tags_of(trial: "Trial") -> dict[str, str]:
     """The tags that lead from a trial's run to its study and to the sweep's run."""
     study = trial.study
     tags = {"study": study.study_name, "trial": str(trial.number), "mlflow.runName": f"trial {trial.number}"}
-    parent = study.user_attrs.get("mlflow_run_id")  # missing where another sweeper's callback would have made it
+    parent = study.user_attrs.get(RUN_ID)  # missing where another sweeper's callback would have made it
     return tags | ({PARENT: parent} if parent is not None else {})
 
 
@@ -42,15 +44,15 @@ def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None
                 client.log_param(run_id, _param(name), value[:5000])
         else:
             client.update_run(run_id, status="RUNNING")
-        if study.user_attrs.get("mlflow_run_id") != run_id:
-            study.set_user_attr("mlflow_run_id", run_id)
+        if study.user_attrs.get(RUN_ID) != run_id:
+            study.set_user_attr(RUN_ID, run_id)
         _end_children(client, experiment_id, study, run_id)
 
 
 def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: str) -> None:
     """Record how the sweep ended: its status is one of MLflow's, FINISHED, FAILED or KILLED."""
     with FileLock(folder / "tracking.lock"):
-        run_id = study.user_attrs["mlflow_run_id"]
+        run_id = study.user_attrs[RUN_ID]
         _end_children(client, experiment_id, study, run_id)
         trials = study.get_trials(deepcopy=False)
         tally = Tally()
@@ -63,7 +65,7 @@ def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: s
         if len(study.directions) == 1 and best is not None:
             client.log_metric(run_id, "best/value", best.value)
             client.log_metric(run_id, "best/trial", best.number)
-            client.set_tag(run_id, "best_run_id", best.user_attrs.get("mlflow_run_id", ""))
+            client.set_tag(run_id, "best_run_id", best.user_attrs.get(RUN_ID, ""))
         results = folder / "optimization_results.yaml"
         if results.exists():
             client.log_artifact(run_id, str(results))
@@ -103,8 +105,8 @@ def _param(name: str) -> str:
 
 
 def _end_run(client: Any, run_id: str, trial: "FrozenTrial") -> None:
-    if "reason" in trial.user_attrs:
-        client.set_tag(run_id, "reason", trial.user_attrs["reason"][:5000])
+    if REASON in trial.user_attrs:
+        client.set_tag(run_id, REASON, trial.user_attrs[REASON][:5000])
     client.set_terminated(run_id, status_of(trial))
 
 
