@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
@@ -54,17 +55,19 @@ class App:
         seed = ["hydra.sweeper.study_name=study", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
         return [sys.executable, "app.py", "-m", *fixed, *seed, *self.overrides, *overrides]
 
-    def start(self, *overrides: str) -> "subprocess.Popen[str]":
+    def start(self, *overrides: str, out: Path | None = None) -> "subprocess.Popen[str]":
+        """Start a sweep whose output is read from its pipe, or goes to a file."""
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        return subprocess.Popen(
-            self.command(*overrides),
-            cwd=self.folder,
-            env={**env, "PYTHONPATH": str(ROOT / "src")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with nullcontext(subprocess.PIPE) if out is None else out.open("w") as stdout:
+            return subprocess.Popen(
+                self.command(*overrides),
+                cwd=self.folder,
+                env={**env, "PYTHONPATH": str(ROOT / "src")},
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def run(self, *overrides: str, code: int = 0) -> str:
         with self.start(*overrides) as process:

@@ -4,13 +4,13 @@ import os
 import random
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 from sweeps import App, check, children, gone, kill, wait_until
 
-from iolaus.lease import holds
 from iolaus.search import LEASE, is_alive
 
 
@@ -34,9 +34,12 @@ def campaign(
         What the commands printed that were not killed themselves.
     """
     rng = random.Random(seed)
+    started: list[subprocess.Popen[str]] = []
     killed, before, printed = 0, [], []
     while killed < kills:
-        processes = [app.start(f"hydra.sweeper.n_trials={n_trials}", *overrides) for _ in range(commands)]
+        # Files, because a pipe would be kept open by orphans of joblib.
+        outs = [app.folder / f"{killed}-{number}.out" for number in range(commands)]
+        processes = [app.start(f"hydra.sweeper.n_trials={n_trials}", *overrides, out=out) for out in outs]
         while any(process.poll() is None for process in processes) and killed < kills:
             victim = rng.choice([process for process in processes if process.poll() is None])
             try:
@@ -44,15 +47,18 @@ def campaign(
             except subprocess.TimeoutExpired:
                 workers = at_work(app) if joblib else children(victim.pid)
                 killed += strike(victim, workers, rng.choice(["worker", "parent", "all"]), rng, orphans=joblib)
-        for process in processes:
-            out = process.communicate(timeout=120)[0]
-            if process.returncode >= 0:
-                printed.append(out)
+        for process, out in zip(processes, outs, strict=True):
+            if process.wait(timeout=120) >= 0:
+                printed.append(out.read_text())
+        started += processes
         if all(process.returncode == 0 for process in processes):
             before = check(app, n_trials, before)
             n_trials += 20
     printed.append(app.run(f"hydra.sweeper.n_trials={n_trials}", *overrides))
     check(app, n_trials, before)
+    for process in started if joblib else ():  # what a killed command has left idle
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return printed
 
 
@@ -153,9 +159,6 @@ def test_a_hundred_kills_lose_and_repeat_nothing(tmp_path: Path, kind: str) -> N
     joblib = kind == "joblib"
     overrides = [f"hydra.sweeper.n_jobs={jobs}", storage, *(["hydra/launcher=joblib"] if joblib else [])]
     printed = campaign(app, 21, 1, 30, *overrides, commands=commands, joblib=joblib)
-    if joblib:  # what a killed command has left idle
-        leases = [trial.system_attrs[LEASE] for trial in app.trials()]
-        kill(sorted({lease["pid"] for lease in leases if holds(lease)} - {os.getpid()}))
     assert clear(printed)
 
 

@@ -134,8 +134,9 @@ def test_in_a_terminal_the_status_stays_at_the_foot_however_narrow_it_is(tmp_pat
     text = "".join(screen.lines)
     assert text.count("trials finished") == 1
     assert text.count("trial 0:") == 1
-    best = screen.lines.index(next(line for line in screen.lines if "best 0.5 (trial 0): optimizer.lr=" in line))
-    assert screen.lines[best + 1].startswith("    name=aaa")  # all of its parameters, in as many rows as it takes
+    best = screen.lines.index("  best 0.5 (trial 0):")
+    assert screen.lines[best + 1].startswith("    optimizer.lr=")  # all of its parameters, in as many rows as it takes
+    assert "".join(line.strip() for line in screen.lines[best + 1 : best + 4]).endswith("name=" + "a" * 60)
     assert f"  trial {other.number}: step 1, 0.25: optimizer.lr=…" in screen.lines
     assert max(map(len, screen.lines)) <= 40
 
