@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.journal import open_storage
-from iolaus.search import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Search, losses
+from iolaus.search import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Goals, Search, losses
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,7 +77,7 @@ class App:
 
     def search(self, n_trials: int, storage: str | None = None) -> Search:
         study = optuna.load_study(study_name="study", storage=open_storage(storage or self.storage))
-        return Search(study, n_trials, 1.0, 0, self.study_folder)
+        return Search(study, Goals(n_trials, 1.0), 0, self.study_folder)
 
     def trials(self) -> list[FrozenTrial]:
         return self.search(1).study.get_trials()

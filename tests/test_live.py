@@ -21,7 +21,7 @@ from optuna.trial import Trial
 
 from iolaus.journal import open_storage
 from iolaus.live import Live, printable, why_failed
-from iolaus.search import FAILED, Search
+from iolaus.search import FAILED, Goals, Search
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": CategoricalDistribution(["a" * 60 + "\n"])}
 
@@ -29,7 +29,7 @@ SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": Catego
 def new_search(folder: Path, n_trials: int = 10, direction: str = "maximize") -> Search:
     storage = open_storage(str(folder / "journal.log"))
     study = optuna.create_study(study_name="study", storage=storage, direction=direction)
-    return Search(study, n_trials, 1.0, 0, folder)
+    return Search(study, Goals(n_trials, 1.0), 0, folder)
 
 
 def begin(search: Search, **reports: float) -> Trial:

@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial
 
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.plan import element, parse
 from iolaus.search import END, INTERRUPTED
+from iolaus.space import element, parse
 from iolaus.worker import Worker
 
 APP = """
@@ -209,30 +209,32 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     ],
 )
 def test_a_form_of_the_official_sweeper_is_this_space(form: str, expected: BaseDistribution) -> None:
-    assert parse(f"key={form}") == ({"key": expected}, {}, [])
+    assert parse(f"key={form}") == {"key": expected}
 
 
 @pytest.mark.parametrize(
     "form", ["shuffle(range(1,9))", "shuffle(1,2,3,4,5,6,7,8)", "shuffle(choice(8,7,6,5,4,3,2,1))"]
 )
 def test_shuffled_choices_are_the_same_space_in_every_command(form: str) -> None:
-    assert parse(f"key={form}")[0] == {"key": CategoricalDistribution([1, 2, 3, 4, 5, 6, 7, 8])}
+    assert parse(f"key={form}") == {"key": CategoricalDistribution([1, 2, 3, 4, 5, 6, 7, 8])}
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("key=5", ({}, {"key": "5"}, [])),
-        ("key='a,b'", ({}, {"key": "'a,b'"}, [])),
-        ("key=null", ({}, {"key": "null"}, [])),
-        ("+key=[1,2]", ({}, {"+key": "[1,2]"}, [])),
-        ("group@package=a", ({}, {"group@package": "a"}, [])),
-        ("++key=choice(1,2)", ({"++key": CategoricalDistribution([1, 2])}, {}, [])),
-        ("~key", ({}, {}, ["~key"])),
-        ("~key=1", ({}, {}, ["~key=1"])),
+        ("key=5", {"key": "5"}),
+        ("key='a,b'", {"key": "'a,b'"}),
+        ("key=null", {"key": "null"}),
+        ("+key=[1,2]", {"+key": "[1,2]"}),
+        ("group@package=a", {"group@package": "a"}),
+        ("++key=choice(1,2)", {"++key": CategoricalDistribution([1, 2])}),
+        ("~key", {}),
+        ("~key=1", {}),
+        ("~key=true,false", {"~key": CategoricalDistribution([True, False])}),
+        ("~key=choice(false,true)", {"~key": CategoricalDistribution([False, True])}),
     ],
 )
-def test_what_is_fixed_added_or_deleted_keeps_its_form(override: str, expected: tuple[Any, Any, Any]) -> None:
+def test_what_is_fixed_added_or_deleted_keeps_its_form(override: str, expected: dict[str, Any]) -> None:
     assert parse(override) == expected
 
 

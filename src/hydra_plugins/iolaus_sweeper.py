@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, SamplerConfig
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 
 
 class IolausSweeper(OptunaSweeper):
@@ -45,7 +45,8 @@ class TPESamplerConf(SamplerConfig):
     n_startup_trials: int = 10
     n_ei_candidates: int = 24
     multivariate: bool | None = None
-    group: bool = False
+    group: bool | None = None
+    """null: where the space is conditional."""
     warn_independent_sampling: bool | None = None
     constant_liar: bool = True
     constraints_func: Any | None = None
@@ -56,7 +57,15 @@ class IolausSweeperConf(OptunaSweeperConf):
     """The keys of the official sweeper, and our own."""
 
     _target_: str = "hydra_plugins.iolaus_sweeper.IolausSweeper"
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
+
+    pruner: Any = MISSING
+
+    when: dict[str, Any] | None = None
+    """What is searched only where a parameter has certain values; ``optimizer=sgd: {optimizer.momentum: ...}``."""
+
+    enqueue: list[Any] = field(default_factory=list)
+    """What is tried first: ``defaults`` and mappings of keys to values; what they leave out is sampled."""
 
     n_trials: int = 20
     """The study's total, whatever it has already."""
@@ -67,11 +76,70 @@ class IolausSweeperConf(OptunaSweeperConf):
     max_failure_rate: float = 0.0
     """Above this share of failures among the study's finished trials, judged from five on, it is given up."""
 
+    repeats: int = 1
+    """How often a trial runs its task, each time with the next ``seed``; its value is the mean."""
+
+    target: float | None = None
+    """A value that is to be passed."""
+
+    at_target: str = "stop"
+    """What to do when it is passed: stop, or only report."""
+
+    timeout_s: float | None = None
+    """Seconds after which this command begins no further trial."""
+
+    patience: int | None = None
+    """After how many trials without a better one to stop."""
+
     on_mismatch: str = "refuse"
     """What to do with a study of this name that was made with other settings: refuse it, or continue."""
+
+    dry_run: bool = False
+    """Show the space, compose a trial of each branch and estimate how long it will take, but run nothing."""
 
 
 store = ConfigStore.instance().store
 store(group="hydra/sweeper", name="iolaus", node=IolausSweeperConf, provider="iolaus")
 store(group="hydra/sweeper", name="optuna", node=IolausSweeperConf, provider="iolaus", replace=True)
 store(group="hydra/sweeper/sampler", name="tpe", node=TPESamplerConf, provider="iolaus", replace=True)
+
+PRUNERS: dict[str, dict[str, Any]] = {
+    "none": {"_target_": "optuna.pruners.NopPruner"},
+    "median": {
+        "_target_": "optuna.pruners.MedianPruner",
+        "n_startup_trials": 5,
+        "n_warmup_steps": 0,
+        "interval_steps": 1,
+        "n_min_trials": 1,
+    },
+    "asha": {
+        "_target_": "optuna.pruners.SuccessiveHalvingPruner",
+        "min_resource": 1,
+        "reduction_factor": 3,
+        "min_early_stopping_rate": 0,
+        "bootstrap_count": 0,
+    },
+    "hyperband": {
+        "_target_": "optuna.pruners.HyperbandPruner",
+        "min_resource": 1,
+        "max_resource": "auto",
+        "reduction_factor": 3,
+        "bootstrap_count": 0,
+    },
+    "threshold": {
+        "_target_": "optuna.pruners.ThresholdPruner",
+        "lower": None,
+        "upper": None,
+        "n_warmup_steps": 0,
+        "interval_steps": 1,
+    },
+    "patient": {
+        "_target_": "optuna.pruners.PatientPruner",
+        "wrapped_pruner": {"_target_": "optuna.pruners.MedianPruner"},
+        "patience": 1,
+        "min_delta": 0.0,
+    },
+    "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
+}
+for name, pruner in PRUNERS.items():
+    store(group="hydra/sweeper/pruner", name=name, node=pruner, provider="iolaus")

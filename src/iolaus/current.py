@@ -11,6 +11,7 @@ SAME = "iolaus:same:"
 """Begins the study's attributes that `require_same` compares with."""
 
 _trial: "Trial | None" = None
+_reports = True
 
 
 class MismatchError(InputError):
@@ -22,10 +23,10 @@ def current_trial() -> "Trial | None":
     return _trial
 
 
-def set_current_trial(trial: "Trial | None") -> None:
-    """Say which trial the task is run for: the worker's business."""
-    global _trial
-    _trial = trial
+def set_current_trial(trial: "Trial | None", reports: bool = True) -> None:
+    """Say which trial the task is run for, and whether its reports decide on pruning: the worker's business."""
+    global _trial, _reports
+    _trial, _reports = trial, reports
 
 
 def require_same(name: str, value: str) -> None:
@@ -58,6 +59,14 @@ def report(step: int, value: float) -> None:
     Args:
         step: Counted from 0 or 1, each once.
         value: In the objective's own unit.
+
+    Raises:
+        optuna.TrialPruned: if the pruner gives the trial up, which then has to end.
     """
-    if _trial is not None and len(_trial.study.directions) == 1:
-        _trial.report(value, step)
+    if _trial is None or not _reports or len(_trial.study.directions) > 1:
+        return
+    _trial.report(value, step)
+    if _trial.should_prune():
+        from optuna import TrialPruned
+
+        raise TrialPruned(f"pruned at step {step}")

@@ -8,11 +8,11 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TextIO
 
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
@@ -56,9 +56,11 @@ class Live:
         trials = search.study.get_trials(deepcopy=False)
         self.seen = {trial.number for trial in trials if trial.state.is_finished()}
         self.settled = 0
-        self.best = best_of(search.study, trials)
+        tally = search.tally()
+        self.shown = Tally.of(search.study)
+        self.shown.best = tally.best
         self.start = self.last_status = time.monotonic()
-        self.before = search.tally().counted
+        self.before = tally.counted
         self.lines = 0  # at the terminal's foot
         self.broken = False
         self.done = threading.Event()
@@ -103,8 +105,8 @@ class Live:
             self.seen.add(trial.number)
             if trial.system_attrs.get(END) == SURPLUS:
                 continue
-            better = is_better(self.search.study, trial, self.best)
-            self.best = trial if better else self.best
+            better = self.shown.is_best(trial)
+            self.shown.best = trial if better else self.shown.best
             lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
         tally = self.search.tally()
         now = time.monotonic()
@@ -141,8 +143,8 @@ class Live:
             left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]
-        if self.best is not None and self.best.values:
-            lines.append(f"  best {self.best.values[0]:.6g} (trial {self.best.number}): {settings(self.best.params)}")
+        if (best := self.shown.best) is not None:
+            lines.append(f"  best {best.values[0]:.6g} (trial {best.number}): {settings(best.params)}")
         return lines
 
     @staticmethod
@@ -151,23 +153,9 @@ class Live:
         return [running_line(trial) for trial in tally.running]
 
 
-def best_of(study: Study, trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """The best complete trial by the first objective."""
-    best = None
-    for trial in trials:
-        best = trial if is_better(study, trial, best) else best
-    return best
-
-
-def is_better(study: Study, trial: FrozenTrial, best: FrozenTrial | None) -> bool:
-    """Whether a trial is complete and beats another by the first objective."""
-    if trial.state != TrialState.COMPLETE:
-        return False
-    if best is None:
-        return True
-    if study.directions[0] == StudyDirection.MAXIMIZE:
-        return trial.values[0] > best.values[0]
-    return trial.values[0] < best.values[0]
+def best_of(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The best complete trial by the first objective that keeps all constraints."""
+    return Tally.of(study, trials).best
 
 
 def ended_line(trial: FrozenTrial, best: bool) -> str:

@@ -1,72 +1,106 @@
-"""What is to be searched: the search space as overrides write it, and all that a worker has to be told."""
+"""A plan of a search: all that a worker has to be told, made from a command line and checked before any trial."""
 
 import dataclasses
-import functools
 import importlib
+import json
+import math
+import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString, Transformer, ValueType
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import ConfigCompositionException
+from hydra.types import HydraContext
 from hydra.utils import instantiate
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
-from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GridSampler
+from optuna.study import Study
 from optuna.trial import Trial
 
 from iolaus.config import flatten
-from iolaus.errors import InputError
-from iolaus.journal import open_storage
-from iolaus.search import Search
+from iolaus.errors import InputError, is_number, require
+from iolaus.journal import absolute, open_storage
+from iolaus.search import STOPS, Goals, Search
+from iolaus.space import (
+    WHEN,
+    Condition,
+    Parameter,
+    Space,
+    as_element,
+    did_you_mean,
+    element,
+    grid,
+    key_of,
+    one_line,
+    overrides,
+    parse,
+    read_when,
+    readable,
+)
+from iolaus.study import Direction, digest, identity, seed_of
 
 NEEDS = {"CmaEsSampler": ["cmaes"], "GPSampler": ["scipy", "torch"], "QMCSampler": ["scipy"]}
 """What samplers import only when they are first asked."""
+NO_PRUNER = "optuna.pruners.NopPruner"
+ENQUEUE = "hydra.sweeper.enqueue"
+ENQUEUED = "iolaus:enqueued"
+"""A user attribute of the study: what has been put before all other trials."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be searched, and where its study is kept: all that a worker has to be told."""
+    """What is to be searched, and where its study is kept."""
 
     storage: str
     study_name: str
     folder: str
-    n_trials: int
-    max_failure_rate: float
-    space: Mapping[str, BaseDistribution]
+    goals: Goals
+    space: Space
     fixed: Mapping[str, str]
     """Overrides by key that all trials share."""
     deletions: Sequence[str]
     custom_search_space: str | None
     sampler: Mapping[str, Any]
     """Its configuration."""
+    pruner: Mapping[str, Any]
+    """Its configuration."""
+    repeats: int
     seed: int | None
     """Of the sampler; None only as long as the study is not open, which keeps one."""
 
-    def with_seed(self, seed: int) -> "Plan":
-        """The same with a seed, which the sampler is given if it takes one."""
+    def begun(self, study: Study) -> "Plan":
+        """The same for a study that is now there: with the seed that it keeps, and a request to stop forgotten."""
+        goals = dataclasses.replace(self.goals, stops=study.user_attrs.get(STOPS, 0))
+        seed = seed_of(study) if self.seed is None else self.seed
         sampler = {**self.sampler, "seed": seed} if "seed" in self.sampler else self.sampler
-        return dataclasses.replace(self, seed=seed, sampler=sampler)
+        return dataclasses.replace(self, goals=goals, seed=seed, sampler=sampler)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial with these parameters."""
-        return overrides(params, self.fixed, self.deletions)
+        here = self.space.choose(lambda name, _: params.get(name, ""))
+        constants = {name: value for name, value in here.items() if name not in params and value != ""}
+        return overrides({**constants, **params}, self.fixed, self.deletions)
 
     def open(self) -> Search:
         """Look at the study, which must exist."""
         assert self.seed is not None
         study = optuna.load_study(
-            study_name=self.study_name, storage=open_storage(self.storage), sampler=self._sampler()
+            study_name=self.study_name,
+            storage=open_storage(self.storage),
+            sampler=self._sampler(),
+            pruner=self.make_pruner(),
         )
-        return Search(study, self.n_trials, self.max_failure_rate, self.seed, Path(self.folder), self.fixed)
+        return Search(study, self.goals, self.seed, Path(self.folder), self.fixed)
 
     def check(self, whitelist: Any) -> None:
-        """Find out early whether the sampler and the custom search space can be made.
+        """Find out early whether the sampler, the pruner and the custom search space can be made.
 
         Args:
             whitelist: What the app allows Hydra to call; None if it does not say.
@@ -79,10 +113,14 @@ class Plan:
             for package in NEEDS.get(str(self.sampler["_target_"]).rpartition(".")[2], ()):
                 importlib.import_module(package)
             self._sampler()
+            key = "pruner"
+            pruner = self.make_pruner()
             key = "custom_search_space"
             self.extension(whitelist)
         except Exception as error:  # whatever they may raise
             raise InputError(f"hydra.sweeper.{key} cannot be used: {one_line(error)}") from error
+        if isinstance(pruner, WilcoxonPruner) and self.repeats == 1:
+            raise InputError("hydra/sweeper/pruner=wilcoxon prunes between repeats: set hydra.sweeper.repeats above 1")
 
     def extension(self, whitelist: Any) -> Callable[[DictConfig, Trial], None] | None:
         """What ``custom_search_space`` names, if anything: a function that suggests further parameters."""
@@ -96,99 +134,325 @@ class Plan:
         return extension
 
     def _sampler(self) -> BaseSampler:
-        whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-        sampler = instantiate(dict(self.sampler), _execution_whitelist_=whitelist)
+        config = dict(self.sampler)
+        if config["_target_"] == "optuna.samplers.TPESampler" and config.get("group", False) is None:
+            # Without groups a conditional parameter would be sampled independently of the others.
+            config["group"] = self.space.is_conditional
+            config["multivariate"] = True if self.space.is_conditional else config.get("multivariate")
+        sampler = _instantiate(config, "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
         if getattr(sampler, "func", None) is GridSampler:
             sampler = sampler(grid(self.space))
         assert isinstance(sampler, BaseSampler)
         return sampler
 
-
-def one_line(message: object) -> str:
-    """An error or its message in one line, without what Hydra puts around that of its parser."""
-    lines = [line.strip() for line in str(message).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("Error ", "See https://"))]
-    return " ".join(kept) or " ".join(lines) or type(message).__name__
-
-
-def grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """The values of each parameter that a grid goes through.
-
-    Raises:
-        ValueError: for a continuous parameter.
-    """
-    return {name: OptunaSweeperImpl._to_grid_sampler_choices(distribution) for name, distribution in space.items()}
+    def make_pruner(self) -> BasePruner:
+        """The pruner that is configured."""
+        pruner = _instantiate(dict(self.pruner), "optuna.pruners.*")
+        assert isinstance(pruner, BasePruner)
+        return pruner
 
 
-def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
-    """Parameters and what all trials share, as Hydra takes them."""
-    searched = {name: element(value) for name, value in params.items()}
-    return [*(f"{name}={value}" for name, value in {**searched, **fixed}.items()), *deletions]
+def _instantiate(config: Mapping[str, Any], *allowed: str) -> Any:
+    return instantiate(dict(config), _execution_whitelist_=allowed)
 
 
-def element(value: Any) -> str:
-    """What a parameter's value is called in an override.
-
-    A choice that Hydra would read as something else than one value, such as ``"a,b"``, is quoted; others stay as
-    they are, since the sweep has forgotten whether ``[1,2]`` was a list or had quotes.
-    """
-    return _element(value) if isinstance(value, str) else str(value)
-
-
-@functools.cache
-def _element(text: str) -> str:
-    try:
-        if not OverridesParser.create().parse_override(f"key={text}").is_sweep_override():
-            return text
-    except HydraException:
-        pass
-    return QuotedString(text, Quote.single).with_quotes()
-
-
-def parse(
-    override: str, config_loader: ConfigLoader | None = None
-) -> tuple[dict[str, BaseDistribution], dict[str, str], list[str]]:
-    """What an override searches, fixes and deletes, as the official sweeper reads it, except for two forms.
-
-    Shuffled choices would be another space in each command; ``glob(...)`` is refused there.
+class Planner:
+    """Makes the plan of a command.
 
     Args:
-        override: Of a key in ``hydra.sweeper.params``, or of the command line.
-        config_loader: Knows the options of a group, for ``glob(...)``.
-
-    Raises:
-        InputError: if it cannot be read.
+        settings: The keys of ``hydra.sweeper``.
+        hydra_context: Hydra's.
+        config: Of the sweep; its ``hydra.sweep.dir`` becomes the study's folder.
     """
-    try:
-        (parsed,) = OverridesParser.create(config_loader).parse_overrides([override])
-        choices: Any = None
-        if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
-            choices = list(parsed.sweep_iterator())
-            if not choices:
-                raise InputError(f"{override} matches no option of this group")
-        elif parsed.is_discrete_sweep() and getattr(parsed.value(), "shuffle", False):
-            choices = list(parsed.sweep_iterator(transformer=Transformer.encode))
-            choices.sort(key=lambda choice: (isinstance(choice, str), choice))
-        if choices is not None:
-            return {parsed.get_key_element(): CategoricalDistribution(choices)}, {}, []
-        space, fixed, deletions = create_params_from_overrides([override])
-        for distribution in space.values():
-            kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
-            if len(kinds) > 1:
-                raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
-        return space, fixed, deletions
-    except InputError:
-        raise
-    except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
-        raise InputError(f"{override} is no search space: {one_line(error)}") from error
 
+    def __init__(self, settings: Mapping[str, Any], hydra_context: HydraContext, config: DictConfig) -> None:
+        """Keep what a plan is made from."""
+        self.settings, self.loader, self.config = settings, hydra_context.config_loader, config
+        self.whitelist = hydra_context.execution_whitelist
+        self.directions = self._directions()
 
-def first_value(distribution: BaseDistribution) -> Any:
-    """A value that is sure to be in a distribution."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low
+    def plan(self, arguments: Sequence[str]) -> tuple[Plan, dict[str, str]]:
+        """What is to be searched, and the identity of its study; everything is checked that can be.
+
+        Args:
+            arguments: The overrides of the command line that are not Hydra's own.
+
+        Raises:
+            InputError: for whatever could not be searched.
+        """
+        given = self.settings
+        self._check_numbers()
+        space, fixed, deletions = self._space(arguments)
+        sampler, pruner = dict(given["sampler"]), dict(given["pruner"])
+        n_trials = given["n_trials"]
+        if sampler["_target_"] == "optuna.samplers.GridSampler":
+            try:
+                n_trials = min(n_trials, math.prod(len(values) for values in grid(space).values()))
+            except ValueError as error:
+                raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
+
+        self.branches = [overrides(branch, fixed, deletions) for branch in space.branches(self._is_group)]
+        composed = self._compose_branches(space, fixed, deletions)
+        facts = identity(space, self.directions, self._shared(composed, space, fixed))
+        name = given["study_name"]
+        if name is None:
+            chosen = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
+            parts = {"sampler": sampler, **({"pruner": pruner} if pruner != {"_target_": NO_PRUNER} else {})}
+            texts = {key: json.dumps(part, sort_keys=True, default=str) for key, part in parts.items()}
+            name = f"{chosen}-{digest({**facts, **texts})}"
+        require(name.strip(". ") != "", "hydra.sweeper.study_name", "a name that a folder may have", repr(name))
+        folder = self._set_folder(name)
+        plan = Plan(
+            storage=absolute(given["storage"] or str(folder / "journal.log")),
+            study_name=name,
+            folder=str(folder),
+            goals=Goals(
+                n_trials=n_trials,
+                max_failure_rate=given["max_failure_rate"],
+                target=given["target"] if given["at_target"] == "stop" else None,
+                patience=given["patience"],
+                deadline=None if given["timeout_s"] is None else time.time() + given["timeout_s"],
+            ),
+            space=space,
+            fixed=fixed,
+            deletions=deletions,
+            custom_search_space=given["custom_search_space"],
+            sampler=sampler,
+            pruner=pruner,
+            repeats=given["repeats"],
+            seed=sampler.get("seed"),
+        )
+        plan.check(self.whitelist)
+        if len(self.directions) > 1 and not isinstance(plan.make_pruner(), NopPruner):
+            raise InputError("hydra/sweeper/pruner needs one objective: Optuna prunes no trial of several")
+        return plan, facts
+
+    def _directions(self) -> list[Direction]:
+        given = self.settings["direction"]
+        directions: list[Direction] = []
+        require(given != [], "hydra.sweeper.direction", "minimize or maximize, for each objective", given)
+        for direction in given if isinstance(given, list) else [given]:
+            name: Any = direction.name if isinstance(direction, Enum) else direction
+            require(name in ("minimize", "maximize"), "hydra.sweeper.direction", "minimize or maximize", name)
+            directions.append(name)
+        return directions
+
+    def _check_numbers(self) -> None:
+        given = self.settings
+        for key in ("n_trials", "n_jobs", "repeats", "patience"):
+            if given[key] is not None:
+                require(given[key] >= 1, f"hydra.sweeper.{key}", "at least 1", given[key])
+        rate, timeout_s, target = given["max_failure_rate"], given["timeout_s"], given["target"]
+        require(is_number(rate) and 0 <= rate <= 1, "hydra.sweeper.max_failure_rate", "in [0, 1]", rate)
+        require(timeout_s is None or timeout_s > 0, "hydra.sweeper.timeout_s", "null or above 0", timeout_s)
+        require(
+            given["at_target"] in ("stop", "report"), "hydra.sweeper.at_target", "stop or report", given["at_target"]
+        )
+        require(
+            target is None or (is_number(target) and math.isfinite(target)),
+            "hydra.sweeper.target", "null or a number that a value can pass", target,
+        )  # fmt: skip
+        for key in ("target", "patience"):
+            if given[key] is not None and len(self.directions) > 1:
+                raise InputError(f"hydra.sweeper.{key} needs one objective, but there are {len(self.directions)}")
+
+    def _space(self, arguments: Sequence[str]) -> tuple[Space, dict[str, str], list[str]]:
+        """The parameters, the overrides and the deletions of a command: of two for the same key the later one holds."""
+        everywhere: dict[str, Parameter] = {}
+        fixed: dict[str, str] = {}
+        deletions: list[str] = []
+        sometimes = list(read_when(self.settings["when"] or {}, self.loader))
+        of_params = [f"{key}={value}" for key, value in (self.settings["params"] or {}).items()]
+        for override in [*of_params, *arguments]:
+            read = parse(override, self.loader)
+            deletions += [] if read else [override]
+            for name, domain in read.items():
+                key = key_of(name)
+                if override in arguments and any(p.key == key for p in sometimes) and key not in everywhere:
+                    sometimes = [dataclasses.replace(p, domain=domain) if p.key == key else p for p in sometimes]
+                    continue
+                everywhere.pop(key, None)
+                fixed = {known: text for known, text in fixed.items() if key_of(known) != key}
+                if isinstance(domain, str):
+                    fixed[name] = domain
+                else:
+                    everywhere[key] = Parameter(name, domain)
+        parameters = [*everywhere.values(), *self._resolved(sometimes, everywhere, fixed, deletions)]
+        self._check_options(parameters)
+        return Space(parameters), fixed, deletions
+
+    def _resolved(
+        self,
+        sometimes: Sequence[Parameter],
+        everywhere: Mapping[str, Parameter],
+        fixed: Mapping[str, str],
+        deletions: Sequence[str],
+    ) -> list[Parameter]:
+        """Conditional parameters without the conditions on what is not searched, and without those that cannot be."""
+        searched = {*everywhere, *(parameter.key for parameter in sometimes)}
+        known: dict[str, Any] = {}
+
+        def holds(condition: Condition) -> bool:
+            if condition.parent not in known:
+                known[condition.parent] = self._default(condition.parent, self._composed(fixed, deletions))
+            self._require_options(condition.parent, condition.values)
+            return condition.holds(known)
+
+        resolved = []
+        for parameter in sometimes:
+            left = tuple(condition for condition in parameter.when if condition.parent in searched)
+            if all(holds(condition) for condition in parameter.when if condition not in left):
+                resolved.append(dataclasses.replace(parameter, when=left))
+        return resolved
+
+    def _composed(self, fixed: Mapping[str, str], deletions: Sequence[str]) -> DictConfig:
+        return self.loader.load_sweep_config(self.config, overrides({}, fixed, deletions))
+
+    def _default(self, key: str, composed: DictConfig) -> Any:
+        """What a key or the choice of a group is where it is not searched."""
+        if self._is_group(key):
+            return OmegaConf.select(composed.hydra.runtime.choices, key)
+        settings = settings_of(composed)
+        if key not in settings:
+            raise InputError(f"the configuration has no {key}{did_you_mean(key, settings)}")
+        value = OmegaConf.select(composed, key)
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self.loader.get_group_options(key))
+
+    def _check_options(self, parameters: Sequence[Parameter]) -> None:
+        """Look whether what a group is chosen from is there."""
+        for parameter in parameters:
+            if isinstance(parameter.domain, CategoricalDistribution):
+                self._require_options(parameter.key, parameter.domain.choices)
+
+    def _require_options(self, group: str, choices: Sequence[Any]) -> None:
+        options = self.loader.get_group_options(group)
+        for choice in choices:
+            if options and isinstance(choice, str) and "," not in choice and choice not in (*options, "null"):
+                raise InputError(f"{group}={choice} is none of its options: {', '.join(options)}")
+
+    def _compose_branches(self, space: Space, fixed: Mapping[str, str], deletions: Sequence[str]) -> DictConfig:
+        """Compose a trial of each branch, so that a key that does not exist there is found now; gives the first."""
+        first = None
+        for branch in self.branches:
+            try:
+                composed = self.loader.load_sweep_config(self.config, branch)
+            except ConfigCompositionException as error:
+                self._explain(error, branch, space)
+                raise
+            first = composed if first is None else first
+        assert first is not None
+        return first
+
+    def _explain(self, error: Exception, branch: Sequence[str], space: Space) -> None:
+        """Raise an error that names the key that a branch does not have, if there is one."""
+        groups = [override for override in branch if self._is_group(key_of(override.split("=")[0]))]
+        try:
+            known = settings_of(self.loader.load_sweep_config(self.config, groups))
+        except ConfigCompositionException:
+            return
+        tables = {key.rpartition(".")[0] for key in known}
+        for parameter in space.parameters:
+            exists = parameter.key in known or parameter.key in tables or self._is_group(parameter.key)
+            named = any(override.startswith(f"{parameter.name}=") for override in branch)
+            if named and not exists and not parameter.name.startswith(("+", "~")):
+                where = f" with {' '.join(groups)}" if groups else ""
+                raise InputError(
+                    f"the configuration{where} has no {parameter.key}{did_you_mean(parameter.key, known)} "
+                    f"A key that exists only sometimes is searched under {WHEN}"
+                ) from error
+
+    def enqueue(self, study: Study, plan: Plan) -> None:
+        """Put the trials that are to be tried first before all others, each once.
+
+        Raises:
+            InputError: for a key that is not searched, or a value that is not in its range.
+        """
+        done = study.user_attrs.get(ENQUEUED, [])
+        for wanted in self.enqueued(plan):
+            if wanted not in done:
+                study.enqueue_trial(wanted)
+                done = [*done, wanted]
+                study.set_user_attr(ENQUEUED, done)
+
+    def enqueued(self, plan: Plan) -> list[dict[str, Any]]:
+        """What ``hydra.sweeper.enqueue`` names, as parameters; ``defaults`` is what the configuration holds."""
+        return [
+            self._defaults(plan) if given == "defaults" else self._given(plan, given)
+            for given in self.settings["enqueue"]
+        ]
+
+    def _defaults(self, plan: Plan) -> dict[str, Any]:
+        composed = self._composed(plan.fixed, plan.deletions)
+
+        def default(name: str, domain: BaseDistribution) -> Any:
+            value = False if name.startswith("~") else self._default(key_of(name), composed)
+            return _in_range(f"defaults: {name}", domain, value)
+
+        chosen = plan.space.choose(default)
+        return {name: value for name, value in chosen.items() if name in plan.space.distributions}
+
+    def _given(self, plan: Plan, given: Any) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            raise InputError(f"{ENQUEUE} must list defaults and mappings of keys to values, but got {given}")
+        known = {parameter.key: parameter for parameter in plan.space.searched}
+        for key in given:
+            if key_of(key) not in known:
+                raise InputError(f"{ENQUEUE}: {key} is not searched{did_you_mean(key_of(key), known)}")
+        values = {key_of(key): value for key, value in given.items()}
+        for parameter in plan.space.searched:
+            for condition in parameter.when:
+                other = values.get(condition.parent)
+                exists = other is None or condition.holds({condition.parent: as_element(other)})
+                alone = sum(p.key == parameter.key for p in plan.space.searched) == 1
+                if parameter.key in values and alone and not exists:
+                    raise InputError(f"{ENQUEUE}: {parameter.key} exists only when {condition}, not with {other}")
+        return {
+            known[key].name: _in_range(f"{key}", self._domain(plan.space, key, values), value)
+            for key, value in values.items()
+        }
+
+    @staticmethod
+    def _domain(space: Space, key: str, values: Mapping[str, Any]) -> BaseDistribution:
+        """The range of a key that may have several: of the branch that the other values lead to."""
+        texts = {name: as_element(value) for name, value in values.items()}
+        fitting = [
+            p for p in space.searched if p.key == key and all(c.parent not in texts or c.holds(texts) for c in p.when)
+        ]
+        assert not isinstance(fitting[0].domain, str)
+        return fitting[0].domain
+
+    def _shared(self, composed: DictConfig, space: Space, fixed: Mapping[str, str]) -> dict[str, Any]:
+        """What all trials have in common: the configuration of any of them, but for what is searched."""
+        searched = tuple(p.key.lstrip("~").replace("/", ".") for p in space.parameters)
+        shared = {
+            name: value
+            for name, value in settings_of(composed).items()
+            if not any(name == key or name.startswith(f"{key}.") for key in searched)
+        }
+        if self.settings["custom_search_space"] is not None:
+            shared["custom_search_space"] = self.settings["custom_search_space"]
+        if self.settings["repeats"] > 1:
+            shared["repeats"] = self.settings["repeats"]
+        return {**shared, **{name.lstrip("+"): value for name, value in fixed.items()}}
+
+    def _set_folder(self, study_name: str) -> Path:
+        """Make ``hydra.sweep.dir`` the study's, where it would be a new one for each command, and give it."""
+        raw = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        assert isinstance(raw, dict)
+        if "${now:" in raw["dir"]:
+            name = re.sub(r"[^\w.+-]", "_", study_name)
+            with read_write(self.config.hydra), open_dict(self.config.hydra):
+                self.config.hydra.sweep.dir = raw["dir"][: raw["dir"].index("${now:")] + name
+        folder = Path(self.config.hydra.sweep.dir).absolute()
+        with read_write(self.config.hydra), open_dict(self.config.hydra):
+            self.config.hydra.sweep.dir = str(folder)
+            # Each trial is composed from these.
+            quoted = QuotedString(str(folder), Quote.single).with_quotes()
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")
+        return folder
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -196,3 +460,22 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return flatten({key: value for key, value in plain.items() if key != "hydra"})
+
+
+def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
+    """A value as its range has it.
+
+    Raises:
+        InputError: if it is not in it.
+    """
+    if isinstance(domain, CategoricalDistribution):
+        for choice in domain.choices:
+            if element(choice) == as_element(value):
+                return choice
+    elif (
+        is_number(value)
+        and domain._contains(float(value))
+        and (isinstance(domain, FloatDistribution) or value == int(value))
+    ):
+        return float(value) if isinstance(domain, FloatDistribution) else int(value)
+    raise InputError(f"{ENQUEUE}: {what}={as_element(value)} is not in its range: {readable(domain)}")

@@ -22,7 +22,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from iolaus.lease import LEASE_S, holds, lease
@@ -55,6 +55,16 @@ NO_REASON = "no reason given"
 FOLDER = "folder"
 """A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
 
+OF_THE_RUN = ("iolaus:", "constraints", "completed_rung_")
+"""What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
+STOPS = "iolaus:stops"
+"""A user attribute of the study: how often somebody has asked for its end."""
+GROWN = "iolaus:n_trials"
+"""A user attribute of the study: the total that somebody has asked for while it ran."""
+
+TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
+"""What ends a search."""
+
 MAX_LOSSES = 3
 """The loss that counts, so that parameters whose trial always gets killed cannot keep a study from ending."""
 JUDGED_FROM = 5
@@ -63,10 +73,33 @@ POLL_S = 0.5
 """Seconds between two looks of a worker that has nothing to do at those that have."""
 
 
+@dataclass(frozen=True)
+class Goals:
+    """When a search is over; trials that run then come to their end.
+
+    Args:
+        n_trials: The study's total.
+        max_failure_rate: In [0, 1]; above it nothing is claimed any more.
+        target: A value that is to be passed.
+        patience: How many trials may follow on the best one.
+        deadline: Seconds since the epoch.
+        stops: How often somebody had asked for the study's end before.
+    """
+
+    n_trials: int
+    max_failure_rate: float = 0.0
+    target: float | None = None
+    patience: int | None = None
+    deadline: float | None = None
+    stops: int = 0
+
+
 @dataclass
 class Tally:
     """What the trials up to some number come to."""
 
+    sign: int
+    """1 if the first objective is to be minimized, -1 if it is to be maximized."""
     size: int = 0
     counted: int = 0
     failed: int = 0
@@ -82,6 +115,18 @@ class Tally:
     taken_up: set[int] = field(default_factory=set)
     """The lost trials that another one takes up."""
     reasons: Counter[str] = field(default_factory=Counter)
+    best: FrozenTrial | None = None
+    """The best complete trial by the first objective that keeps all constraints."""
+    since_best: int = 0
+    """How many count after it."""
+
+    @classmethod
+    def of(cls, study: Study, trials: Sequence[FrozenTrial] = ()) -> "Tally":
+        """A tally of a study, of none of its trials unless they are given."""
+        tally = cls(-1 if study.directions[0] == StudyDirection.MAXIMIZE else 1)
+        for trial in trials:
+            tally.add(trial)
+        return tally
 
     def add(self, trial: FrozenTrial) -> None:
         """Include the next trial."""
@@ -101,14 +146,27 @@ class Tally:
             self.lost[trial.number] = trial, draw
         elif end != SURPLUS:
             self.counted += 1
+            self.since_best += 1
             if end is not None:
                 self.failed += 1
                 self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1
+            elif self.is_best(trial):
+                self.best, self.since_best = trial, 0
+
+    def is_best(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is complete, keeps all constraints, and beats the best."""
+        if trial.state != TrialState.COMPLETE or any(value > 0 for value in trial.constraints.values()):
+            return False
+        return self.best is None or self.sign * trial.values[0] < self.sign * self.best.values[0]
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:
         """Lost trials that nobody has taken up yet, each with its draw."""
         return [lost for number, lost in self.lost.items() if number not in self.taken_up]
+
+    def passes(self, target: float) -> bool:
+        """Whether the best value is as good as this one, or better."""
+        return self.best is not None and self.sign * self.best.values[0] <= self.sign * target
 
     def fails_too_often(self, max_failure_rate: float, n_trials: int) -> bool:
         """Whether more than this share of the trials has failed, which is judged from `JUDGED_FROM` trials on."""
@@ -119,9 +177,8 @@ class Search:
     """A study as its workers see it.
 
     Args:
-        study: With the sampler that is to be used.
-        n_trials: The study's total.
-        max_failure_rate: In [0, 1]; above it nothing is claimed any more.
+        study: With the sampler and the pruner that are to be used.
+        goals: When it is over.
         seed: Of the sampler. Each draw has a stream of its own, so that no two workers propose the same point.
         folder: Where the lock lies that the workers of a host share.
         attrs: What each new trial is to carry as its user attributes.
@@ -130,17 +187,17 @@ class Search:
     def __init__(
         self,
         study: Study,
-        n_trials: int,
-        max_failure_rate: float,
+        goals: Goals,
         seed: int,
         folder: Path,
         attrs: Mapping[str, str] | None = None,
     ) -> None:
         """Look at a study; nothing is changed."""
-        self.study, self.n_trials, self.max_failure_rate, self.seed = study, n_trials, max_failure_rate, seed
+        self.study, self.goals, self.seed = study, goals, seed
+        self.n_trials = goals.n_trials  # until somebody is found to have asked for more
         self.attrs = {name: value for name, value in (attrs or {}).items() if name not in (FOLDER, REASON)}
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
-        self._settled = Tally()
+        self._settled = Tally.of(study)
 
     def tally(self, before: int | None = None) -> Tally:
         """Count all trials, or those with smaller numbers than `before`."""
@@ -161,13 +218,23 @@ class Search:
             tally.add(trial)
         return tally
 
-    def is_over(self, tally: Tally) -> bool:
-        """Whether there is nothing left to claim, now or later."""
-        return tally.counted >= self.n_trials or tally.fails_too_often(self.max_failure_rate, self.n_trials)
-
-    def has_succeeded(self, tally: Tally) -> bool:
-        """Whether the total is reached, with few enough failures."""
-        return tally.counted >= self.n_trials and not tally.fails_too_often(self.max_failure_rate, self.n_trials)
+    def ended_by(self, tally: Tally) -> str | None:
+        """What has ended the search, so that there is nothing left to claim, now or later; None while it goes on."""
+        goals, attrs = self.goals, self.study.user_attrs
+        self.n_trials = max(goals.n_trials, attrs.get(GROWN, 0))
+        if tally.fails_too_often(goals.max_failure_rate, self.n_trials):
+            return FAILURES
+        if tally.counted >= self.n_trials:
+            return TOTAL
+        if goals.target is not None and tally.passes(goals.target):
+            return TARGET
+        if goals.patience is not None and tally.best is not None and tally.since_best >= goals.patience:
+            return PATIENCE
+        if attrs.get(STOPS, 0) > goals.stops:
+            return STOPPED
+        if goals.deadline is not None and time.time() >= goals.deadline:
+            return TIMEOUT
+        return None
 
     def claim(self) -> Trial | None:
         """Take the next trial, whose parameters are still to be suggested; None when the search is over.
@@ -178,7 +245,7 @@ class Search:
             with self._lock:
                 self.give_up_lost()
                 tally = self.tally()
-                if self.is_over(tally):
+                if self.ended_by(tally) is not None:
                     return None
                 if tally.counted + len(tally.running) < self.n_trials:
                     lost, waiting = tally.pending, tally.waiting
@@ -209,7 +276,7 @@ class Search:
         if lost is not None:
             trial, draw = lost
             # What samplers have noted, such as the point of a grid, belongs to the parameters.
-            attrs |= {key: value for key, value in trial.system_attrs.items() if not key.startswith("iolaus:")}
+            attrs |= {key: value for key, value in trial.system_attrs.items() if not key.startswith(OF_THE_RUN)}
             attrs |= {RETRY_OF: trial.number, DRAW: draw, LOSSES: losses(trial)}
             # Some parameters without the others would leave these other random numbers than were theirs.
             if is_begun(trial):

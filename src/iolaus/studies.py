@@ -11,8 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.live import best_of
-from iolaus.search import FOLDER, Search, is_alive
+from iolaus.search import FOLDER, Tally, is_alive
 from iolaus.study import STUDY_FOLDER
 
 FREED = ("checkpoint.pt", "model.pt")
@@ -45,8 +44,8 @@ class Kept:
     def line(self) -> str:
         """The study in a line: name, trials, best value, last activity, size."""
         trials = self.study.get_trials(deepcopy=False)
-        tally = Search(self.study, 1, 1.0, 0, self.folder or Path()).tally()
-        best = best_of(self.study, trials)
+        tally = Tally.of(self.study, trials)
+        best = tally.best
         moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
         parts = [f"{tally.counted} trials", f"{tally.failed} failed", f"{len(self.alive)} running"]
         if best is not None:

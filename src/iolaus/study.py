@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import check_distribution_compatibility
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from iolaus.current import SAME
 from iolaus.errors import InputError, require
+from iolaus.space import Space, readable
 
 Direction = Literal["minimize", "maximize"]
 
@@ -23,9 +24,7 @@ STUDY_FOLDER = "iolaus:folder"
 """A user attribute of a study: the folder that its last command searched in."""
 
 
-def identity(
-    space: Mapping[str, BaseDistribution], directions: Sequence[str], others: Mapping[str, Any]
-) -> dict[str, str]:
+def identity(space: Space, directions: Sequence[str], others: Mapping[str, Any]) -> dict[str, str]:
     """What makes a study this study and no other: trials that differ in any of it cannot be compared.
 
     Args:
@@ -33,7 +32,7 @@ def identity(
         directions: Of the objectives.
         others: Further facts by name, such as the settings that all trials share.
     """
-    facts = {f"space.{name}": _readable(distribution) for name, distribution in space.items()}
+    facts = {f"space.{name}": domain for name, domain in space.facts().items()}
     return {**facts, "direction": ", ".join(directions), **{name: str(value) for name, value in others.items()}}
 
 
@@ -48,7 +47,7 @@ def open_study(
     directions: Sequence[Direction],
     facts: Mapping[str, str],
     on_mismatch: str,
-    space: Mapping[str, BaseDistribution] | None = None,
+    space: Space | None = None,
 ) -> Study:
     """Open a study, or make it where it does not exist.
 
@@ -77,8 +76,7 @@ def open_study(
             f"study {name} has the direction {', '.join(known)}, not {', '.join(directions)}: use another study_name"
         )
     made_with = attrs.get("iolaus:identity")
-    if made_with != facts:
-        _check_compatible(study, space or {})
+    _check_compatible(study, space or Space())
     if on_mismatch == "continue":
         for same in [key for key in attrs if key.startswith(SAME)]:
             study.set_user_attr(same, None)
@@ -102,17 +100,19 @@ def open_study(
     return study
 
 
-def _check_compatible(study: Study, space: Mapping[str, BaseDistribution]) -> None:
+def _check_compatible(study: Study, space: Space) -> None:
     """Refuse what Optuna would refuse in each trial: in one study a parameter keeps its choices, and its scale."""
     known = {name: held for trial in study.get_trials(deepcopy=False) for name, held in trial.distributions.items()}
-    for name, distribution in space.items():
+    for parameter in space.searched:
+        name, distribution = parameter.name, parameter.domain
+        assert not isinstance(distribution, str)
         if name in known:
             try:
                 check_distribution_compatibility(known[name], distribution)
             except ValueError as error:
                 raise InputError(
-                    f"study {study.study_name} has searched {name} in {_readable(known[name])}, which cannot become "
-                    f"{_readable(distribution)} in the same study: use another study_name"
+                    f"study {study.study_name} has searched {name} in {readable(known[name])}, which cannot become "
+                    f"{readable(distribution)} in the same study: use another study_name"
                 ) from error
 
 
@@ -131,9 +131,3 @@ def seed_of(study: Study) -> int:
     if "iolaus:seed" not in study.user_attrs:
         study.set_user_attr("iolaus:seed", secrets.randbelow(2**31))
     return int(study.user_attrs["iolaus:seed"])
-
-
-def _readable(distribution: BaseDistribution) -> str:
-    parsed = json.loads(distribution_to_json(distribution))
-    attributes = {key: value for key, value in parsed["attributes"].items() if value is not None and value is not False}
-    return f"{parsed['name'].removesuffix('Distribution')} {json.dumps(attributes, sort_keys=True)}"

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from iolaus.atomic import replaced
-from iolaus.live import best_of
-from iolaus.plan import Plan, element, settings_of
-from iolaus.search import FOLDER
+from iolaus.plan import Plan, settings_of
+from iolaus.search import FOLDER, Tally
+from iolaus.space import element
 
 SHOWN = 5
 """How many of the best trials for several objectives are shown."""
@@ -43,7 +45,7 @@ def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) 
         loader: Hydra's, for what the group that chooses a search has set.
         master: The configuration of the sweep.
     """
-    one = best_of(study, study.get_trials(deepcopy=False))
+    one = Tally.of(study, study.get_trials(deepcopy=False)).best
     best = study.best_trials if len(study.directions) > 1 else [] if one is None else [one]
     if len(study.directions) > 1:
         yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
@@ -53,6 +55,21 @@ def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) 
         own = folder / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
         chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
         yield f"  once more:  {command(chosen, loader, master)}"
+
+
+def passed(study: Study, target: float) -> str:
+    """Which trial was the first to pass a target, and how long after the first trial's start it ended."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    start = min(
+        (trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start), default=None
+    )
+    for trial in sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max):
+        if Tally.of(study, [trial]).passes(target):
+            assert start is not None
+            assert trial.datetime_complete is not None
+            seconds = (trial.datetime_complete - start).total_seconds()
+            return f"target {target:g} passed by trial {trial.number}, {seconds:.1f} s after the first trial's start"
+    return f"target {target:g} not passed"
 
 
 def command(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> str:

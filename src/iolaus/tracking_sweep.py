@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from iolaus.live import best_of
 from iolaus.search import END, INTERRUPTED, REASON, SURPLUS, Tally
 
 if TYPE_CHECKING:
@@ -55,13 +54,11 @@ def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: s
         run_id = study.user_attrs[RUN_ID]
         _end_children(client, experiment_id, study, run_id)
         trials = study.get_trials(deepcopy=False)
-        tally = Tally()
-        for trial in trials:
-            tally.add(trial)
+        tally = Tally.of(study, trials)
         counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in DONE}
         for name, count in {**counts, "failed": tally.failed, "counted": tally.counted}.items():
             client.log_metric(run_id, f"trials/{name}", count)
-        best = best_of(study, trials)
+        best = tally.best
         if len(study.directions) == 1 and best is not None:
             client.log_metric(run_id, "best/value", best.value)
             client.log_metric(run_id, "best/trial", best.number)

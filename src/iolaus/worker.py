@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import statistics
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,17 +14,19 @@ from typing import Any
 
 import optuna
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import WilcoxonPruner
 from optuna.trial import Trial
 
 from iolaus import machine
 from iolaus.current import MismatchError, set_current_trial
 from iolaus.errors import InputError
-from iolaus.plan import Plan, one_line
+from iolaus.plan import Plan
 from iolaus.search import FAILED, FOLDER, INTERRUPTED, Search
+from iolaus.space import key_of, one_line, overrides
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class Worker:
     def _run(self, search: Search, trial: Trial) -> None:
         try:
             with search.lease_renewed(trial):
-                values = self._values(self._run_job(trial), len(search.study.directions))
+                values = self._run_job(trial)
         except KeyboardInterrupt:
             search.fail(trial, INTERRUPTED, "interrupted")
             raise
@@ -100,7 +103,8 @@ class Worker:
         if not told:
             log.warning("trial %d had been given up as lost, and is tried again elsewhere", trial.number)
 
-    def _run_job(self, trial: Trial) -> JobReturn:
+    def _run_job(self, trial: Trial) -> list[float]:
+        """Run the task once, or once for each repeat, and give its values or their means."""
         try:
             chosen = self._suggest(trial)
         except UpdateFinishedTrialError:  # it has been given up as lost
@@ -110,29 +114,47 @@ class Worker:
             raise NoProposalError(f"no parameters could be chosen: {kind}{one_line(error)}") from error
         config = self.compose(trial.number, chosen)
         trial.set_user_attr(FOLDER, str(config.hydra.sweep.subdir))
-        set_current_trial(trial)
-        try:
-            return run_job(
-                hydra_context=self.hydra_context,
-                task_function=self.task_function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-        finally:
-            set_current_trial(None)
+        if self.plan.repeats == 1:
+            return self._values(trial, config)
+        runs = []
+        between = isinstance(trial.study.pruner, WilcoxonPruner)
+        for repeat in range(self.plan.repeats):
+            again = self.repeat(config, chosen, repeat)
+            # Of all other pruners' kinds the first repeat decides: the others have no such steps to compare with.
+            runs.append(self._values(trial, again, reports=repeat == 0 and not between))
+            if between:
+                trial.report(runs[-1][0], repeat)
+                if trial.should_prune() and repeat + 1 < self.plan.repeats:
+                    raise optuna.TrialPruned(f"pruned after repeat {repeat + 1} of {self.plan.repeats}")
+        return [statistics.fmean(values) for values in zip(*runs, strict=True)]
 
     def _suggest(self, trial: Trial) -> list[str]:
         """Have the sampler choose, and give the trial's overrides."""
-        for name, distribution in self.plan.space.items():
-            trial._suggest(name, distribution)
+        here = self.plan.space.choose(trial._suggest)
         extend = self.plan.extension(self.hydra_context.execution_whitelist)
         if extend is not None:
             extend(self.config, trial)
-        both = {key.lstrip("+") for key in trial.params} & {key.lstrip("+") for key in self.plan.fixed}
+        both = {key_of(name) for name in trial.params} & {key_of(name) for name in self.plan.fixed}
         if both:
             raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
-        return self.plan.overrides(trial.params)
+        return overrides({**here, **trial.params}, self.plan.fixed, self.plan.deletions)
+
+    def repeat(self, config: DictConfig, chosen: Sequence[str], number: int) -> DictConfig:
+        """The configuration of a trial's repeat: with a seed of its own, in a folder within the trial's."""
+        seed = int(config.seed) + number
+        again = self.hydra_context.config_loader.load_sweep_config(self.config, [*chosen, f"seed={seed}"])
+        with open_dict(again):
+            again.hydra.job.id, again.hydra.job.num = config.hydra.job.id, config.hydra.job.num
+        with read_write(again.hydra):
+            again.hydra.sweep.subdir = f"{config.hydra.sweep.subdir}/seed={seed}"
+        return again
+
+    def _task(self, config: DictConfig) -> Any:
+        """The task, whose pruning is no failure that Hydra should log."""
+        try:
+            return self.task_function(config)
+        except optuna.TrialPruned as pruned:
+            return pruned
 
     def compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a trial, with a folder that is made for it and that nobody else has."""
@@ -159,12 +181,23 @@ class Worker:
             config.hydra.sweep.subdir = free
         return config
 
-    @staticmethod
-    def _values(job: JobReturn, objectives: int) -> list[float]:
+    def _values(self, trial: Trial, config: DictConfig, reports: bool = True) -> list[float]:
         """What the task returned, as numbers; raises what it raised."""
+        set_current_trial(trial, reports)
+        try:
+            job = run_job(
+                hydra_context=self.hydra_context,
+                task_function=self._task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        finally:
+            set_current_trial(None)
         returned = job._return_value  # the property would print a line for each failure
-        if job.status is JobStatus.FAILED:
+        if job.status is JobStatus.FAILED or isinstance(returned, optuna.TrialPruned):
             raise returned
+        objectives = len(trial.study.directions)
         try:
             values = [float(returned)] if objectives == 1 else [float(value) for value in returned]
         except (TypeError, ValueError):
