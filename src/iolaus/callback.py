@@ -16,9 +16,16 @@ if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
 class SweepCallback(Callback):
     """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
 
-    def on_search_start(self, config: DictConfig, directions: list[str]) -> None:
-        """Refuse directions that do not fit the objective."""
+    def on_search_start(self, config: DictConfig, directions: list[str], target: float | None) -> None:
+        """Refuse directions that do not fit the objective, and a target that no value can pass."""
         run_config.check_directions(config, directions)
+        run_config.check_target(config, target)
+
+    def estimate_s(self, config: DictConfig, threads: int) -> float:
+        """Time a few steps of a trial, and give the seconds that its training would take."""
+        from iolaus import estimate
+
+        return estimate.seconds(config, threads)
 
     def on_study_start(self, config: DictConfig, study: "Study") -> None:
         """Have the tracker begin the sweep's run."""

@@ -146,6 +146,21 @@ def check_directions(cfg: DictConfig, directions: Sequence[str]) -> None:
         require(direction == METRICS[name], "hydra.sweeper.direction", rule, direction)
 
 
+def check_target(cfg: DictConfig, target: float | None) -> None:
+    """Refuse a target that no value of the first objective can pass.
+
+    Raises:
+        InputError: naming the metric and its range.
+    """
+    name = objectives(cfg)[0]
+    if target is None:
+        return
+    if name.endswith("/accuracy"):
+        require(0 <= target <= 1, "hydra.sweeper.target", f"in [0, 1], since {name} is a fraction", target)
+    else:
+        require(target > 0, "hydra.sweeper.target", f"above 0, as {name} is", target)
+
+
 def monitored(cfg: DictConfig) -> str:
     """The metric that decides which epoch's weights are kept: the first objective that has a value each epoch."""
     return next((name for name in objectives(cfg) if name.startswith("val/")), "val/accuracy")

@@ -117,7 +117,7 @@ class Live:
             self.lines = len(foot)
         else:
             if now > self.last_status + STATUS_S and not last:
-                lines.append("; ".join([*self._status(tally), *self._running(tally)]))
+                lines.append("; ".join(line.strip() for line in [*self._status(tally), *self._running(tally)]))
                 self.last_status = now
             self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()

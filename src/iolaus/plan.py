@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,7 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GridSampler
 from optuna.study import Study
@@ -88,6 +90,10 @@ class Plan:
         constants = {name: value for name, value in here.items() if name not in params and value != ""}
         return overrides({**constants, **params}, self.fixed, self.deletions)
 
+    def exists(self) -> bool:
+        """Whether there is a journal, where the storage is one."""
+        return Path(self.storage).exists()
+
     def open(self) -> Search:
         """Look at the study, which must exist."""
         assert self.seed is not None
@@ -153,7 +159,9 @@ class Plan:
 
 
 def _instantiate(config: Mapping[str, Any], *allowed: str) -> Any:
-    return instantiate(dict(config), _execution_whitelist_=allowed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of no interest to who has chosen it from our list
+        return instantiate(dict(config), _execution_whitelist_=allowed)
 
 
 class Planner:

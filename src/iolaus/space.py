@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +135,7 @@ class Space:
             ):
                 wanted = [{**wanted[0], parameter.key: choice} for choice in parameter.domain.choices]
             for wish in wanted:
-                branch = self.choose(lambda name, domain, wish=wish: wish.get(key_of(name), first_value(domain)))  # type: ignore[misc]
+                branch = self.choose(lambda name, domain, wish=wish: wish.get(key_of(name), any_value(domain)))  # type: ignore[misc]
                 # A parameter that does not differ from group to group is the same everywhere.
                 if branch not in found:
                     found.append(branch)
@@ -307,12 +308,16 @@ def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str,
         raise InputError(f"{override} is no search space: {one_line(error)}") from error
 
 
-def first_value(distribution: BaseDistribution) -> Any:
-    """A value that is sure to be in a distribution."""
+def any_value(distribution: BaseDistribution) -> Any:
+    """A value that is sure to be in a distribution: the first choice, or one in the middle."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None and not distribution.log:
+        return low + step * (round((high - low) / step) // 2)
+    middle = math.sqrt(low * high) if distribution.log else low + (high - low) / 2
+    return min(max(round(middle), low), high) if isinstance(distribution, IntDistribution) else middle
 
 
 def grid(space: Space) -> dict[str, Any]:

@@ -95,7 +95,8 @@ class Sweep:
         self.first = planner.branches[0]
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
         if self.settings["dry_run"]:
-            for line in dry_run(planner, plan, self.hydra_context):
+            workers = self._workers(plan.goals.n_trials)
+            for line in dry_run(planner, plan, self.hydra_context, self.config, workers):
                 say(line)
             return
         storage = open_storage(plan.storage)

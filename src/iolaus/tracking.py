@@ -119,13 +119,13 @@ class MLflow:
         try:
             yield started
         except BaseException as error:
-            reason, status = f"{type(error).__name__}: {error}", "FAILED"
+            end, status = {"reason": f"{type(error).__name__}: {error}"}, "FAILED"
             if isinstance(error, KeyboardInterrupt):
-                reason, status = "interrupted", "KILLED"
+                end, status = {"reason": "interrupted"}, "KILLED"
             elif trial is not None and type(error).__name__ == "TrialPruned":  # Optuna's, which need not be imported
-                reason, status = "pruned", "FINISHED"
+                end, status = {**tracking_sweep.tags_of_pruned(trial), "reason": str(error) or "pruned"}, "FINISHED"
             with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
-                mlflow.set_tag("reason", reason[:5000])
+                mlflow.set_tags({key: _text(value) for key, value in end.items()})
                 mlflow.end_run(status)
             if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
                 raise InputError(

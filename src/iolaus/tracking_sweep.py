@@ -30,6 +30,12 @@ def tags_of(trial: "Trial") -> dict[str, str]:
     return tags | ({PARENT: parent} if parent is not None else {})
 
 
+def tags_of_pruned(trial: "Trial") -> dict[str, str]:
+    """The tags that tell a pruned trial, and the step, or epoch, at which it ended, if it had reported any."""
+    step = trial.study._storage.get_trial(trial._trial_id).last_step
+    return {"state": "PRUNED", **({} if step is None else {"pruned_at_step": str(step)})}
+
+
 def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None:
     """Make the sweep's run, or open it again, and end what a killed sweep has left running in it."""
     with FileLock(folder / "tracking.lock"):  # of two commands at once only one makes it
@@ -102,6 +108,8 @@ def _param(name: str) -> str:
 
 
 def _end_run(client: Any, run_id: str, trial: "FrozenTrial") -> None:
+    if trial.state == TrialState.PRUNED:
+        client.set_tag(run_id, "state", "PRUNED")
     if REASON in trial.user_attrs:
         client.set_tag(run_id, REASON, trial.user_attrs[REASON][:5000])
     client.set_terminated(run_id, status_of(trial))

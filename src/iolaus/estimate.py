@@ -1,0 +1,56 @@
+"""How long a training will take: a few of its steps timed."""
+
+import itertools
+import time
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from iolaus import engine, hardware, models
+
+WARM_UP, TIMED = 3, 8
+"""Steps."""
+
+
+def seconds(cfg: DictConfig, threads: int) -> float:
+    """Seconds that the training and the evaluations on val of a run would take, without start-up and pruning.
+
+    Args:
+        cfg: Of the run.
+        threads: That it would have on the CPU, unless it says so itself.
+
+    Raises:
+        InputError: for whatever the run would be refused for.
+    """
+    device = hardware.resolve_device(cfg.device)
+    torch.set_num_threads(threads if cfg.threads == "auto" else cfg.threads)
+    data = instantiate(cfg.data)
+    data.lock_test("an estimate has no use for it")
+    train, val = (
+        data.loader("train", augment=instantiate(cfg.augment), device=device),
+        data.loader("val", device=device),
+    )
+    model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
+    model = hardware.place(model, device)
+    optimizer = engine.make_optimizer(instantiate(cfg.optimizer, _convert_="all"), model.parameters())
+    precision = hardware.resolve_precision(cfg.precision, model)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # so that no rate can make it diverge
+
+    def epoch(loader: Any, learn: bool) -> float:
+        """Seconds for all of its batches, from those of a few."""
+        batches = list(itertools.islice(iter(loader), WARM_UP + TIMED))
+        warm_up = min(WARM_UP, len(batches) - 1)
+        for part in (batches[:warm_up], batches[warm_up:]):
+            start = time.perf_counter()
+            if part and learn:
+                engine.train_epoch(model, part, optimizer, precision=precision)
+            elif part:
+                engine.infer(model, part, precision=precision)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / len(part) * len(loader)
+
+    return float(cfg.epochs * (epoch(train, learn=True) + epoch(val, learn=False)))

@@ -1,0 +1,161 @@
+"""Spaces of which parts exist only sometimes: read, checked, gone through."""
+
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from iolaus.errors import InputError
+from iolaus.space import Condition, Parameter, Space, any_value, grid, overrides, parse, read_when
+
+LOADER = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
+
+
+def space(params: dict[str, str], when: dict[str, Any]) -> Space:
+    """A space as a configuration writes it."""
+    everywhere = [Parameter(key, parse(f"{key}={value}")[key]) for key, value in params.items()]
+    return Space([*everywhere, *read_when(when, LOADER)])
+
+
+NESTED = {
+    "model=cnn": {"channels": "choice([16,32],[32,64])", "optimizer=sgd": {"batch_norm": "choice(true,false)"}},
+    "model=mlp": {"width": "range(1,4)", "width=2,3": {"second": "interval(0.0,1.0)"}},
+    "optimizer=sgd": {"momentum": "interval(0.5,0.9)", "nesterov": True},
+}
+PARAMS = {"model": "choice(mlp,cnn)", "optimizer": "choice(adam,sgd)"}
+
+
+def chosen(here: Space, **wanted: Any) -> dict[str, Any]:
+    """What exists if parameters have these values, the others any."""
+    return here.choose(lambda name, domain: wanted.get(name, any_value(domain)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"model": "mlp", "optimizer": "adam", "width": 1}, {"model", "optimizer", "width"}),
+        ({"model": "mlp", "optimizer": "adam", "width": 3}, {"model", "optimizer", "width", "second"}),
+        ({"model": "mlp", "optimizer": "sgd", "width": 1}, {"model", "optimizer", "width", "momentum", "nesterov"}),
+        ({"model": "cnn", "optimizer": "adam"}, {"model", "optimizer", "channels"}),
+        (
+            {"model": "cnn", "optimizer": "sgd"},
+            {"model", "optimizer", "channels", "batch_norm", "momentum", "nesterov"},
+        ),
+    ],
+)
+def test_a_parameter_exists_where_all_of_its_conditions_hold(wanted: dict[str, Any], expected: set[str]) -> None:
+    assert chosen(space(PARAMS, NESTED), **wanted).keys() == expected
+
+
+def test_a_value_that_is_not_searched_holds_in_its_branch_only() -> None:
+    here = space(PARAMS, NESTED)
+    assert chosen(here, optimizer="sgd")["nesterov"] == "True"
+    assert "nesterov" not in here.distributions
+
+
+def test_parents_come_first_wherever_they_stand() -> None:
+    here = space({"a": "1,2"}, {"c=1": {"d": "1,2"}, "b=1": {"c": "1,2"}, "a=1": {"b": "1,2"}})
+    assert [parameter.name for parameter in here.parameters] == ["a", "b", "c", "d"]
+    assert chosen(here, a=1, b=1, c=1).keys() == {"a", "b", "c", "d"}
+    assert chosen(here, a=1, b=2, c=1).keys() == {"a", "b"}
+
+
+def test_the_branches_have_each_parameter_and_each_option_of_a_parent_or_a_group() -> None:
+    branches = space(PARAMS | {"data": "a,b", "free": "1,2"}, NESTED).branches(lambda key: key in ("model", "data"))
+    assert {name for branch in branches for name in branch} == {
+        "model", "optimizer", "data", "free", "channels", "batch_norm", "width", "second", "momentum", "nesterov",
+    }  # fmt: skip
+    for name, choices in {"model": {"mlp", "cnn"}, "optimizer": {"adam", "sgd"}, "data": {"a", "b"}}.items():
+        assert {branch[name] for branch in branches} == choices
+    assert {branch["free"] for branch in branches} == {1}
+    assert all(branches.count(branch) == 1 for branch in branches)
+    assert all("batch_norm" not in branch or branch["optimizer"] == "sgd" for branch in branches)
+
+
+def test_a_space_without_conditions_has_one_branch() -> None:
+    assert space({"a": "1,2", "b": "interval(0,4)"}, {}).branches(lambda _: False) == [{"a": 1, "b": 2.0}]
+    assert Space().branches(lambda _: False) == [{}]
+
+
+def test_the_tree_shows_each_branch_under_its_condition() -> None:
+    assert list(space(PARAMS, NESTED).tree()) == [
+        "model           mlp | cnn",
+        "optimizer       adam | sgd",
+        "when model=cnn",
+        "  channels      [16,32] | [32,64]",
+        "  when optimizer=sgd",
+        "    batch_norm  True | False",
+        "when model=mlp",
+        "  width         1 to 3, whole numbers",
+        "  when width=2,3",
+        "    second      0.0 to 1.0",
+        "when optimizer=sgd",
+        "  momentum      0.5 to 0.9",
+        "  nesterov      True",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "when", "said"),
+    [
+        (PARAMS, {"optimizer=sgdd": {"m": "1,2"}}, "optimizer=sgdd, which it cannot be: it is searched in adam | sgd"),
+        ({"n": "range(1,4)"}, {"n=4": {"m": "1,2"}}, "n=4, which it cannot be: it is searched in 1 to 3"),
+        ({}, {"a=1": {"b": "1,2"}, "b=1": {"a": "1,2"}}, "has a cycle: b exists only when a=1; a exists only when b=1"),
+        (PARAMS, {"model=cnn": {"x": "choice()"}}, "empty choice is not legal"),
+        (PARAMS, {"model=cnn": {"x": "tag(log,interval(0,1))"}}, "`low > 0` must hold"),
+        (PARAMS, {"model": {"x": "1,2"}}, "must begin with a condition such as optimizer=sgd, but got model"),
+        (PARAMS, {"model=cnn": "1,2"}, "model=cnn must map keys to their ranges, but got 1,2"),
+        (PARAMS, {"model=cnn": {"x": {"y": "1,2"}}}, "x must be a range or a value, or be a condition such as x=VALUE"),
+        (PARAMS, {"model=interval(0,1)": {"x": "1,2"}}, "must name values, not a range"),
+        (PARAMS, {"model=cnn": {"optimizer": "1,2"}}, "optimizer has two ranges at once"),
+        (PARAMS, {"model=cnn": {"x": "1,2"}, "optimizer=sgd": {"x": "3,4"}}, "x has two ranges at once"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(params: dict[str, str], when: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        space(params, when)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_branches_that_exclude_each_other_may_have_a_range_each_for_the_same_key() -> None:
+    here = space(PARAMS, {"optimizer=sgd": {"lr": "interval(0.1,1.0)"}, "optimizer=adam": {"lr": "interval(0.0,0.1)"}})
+    assert chosen(here, optimizer="sgd")["lr"] > 0.1 > chosen(here, optimizer="adam")["lr"]
+
+
+def test_a_grid_through_what_exists_only_sometimes_is_refused() -> None:
+    with pytest.raises(ValueError, match="do not exist under"):
+        grid(space(PARAMS, {"model=cnn": {"x": "1,2"}}))
+    assert grid(space(PARAMS, {"model=cnn": {"x": 1}})) == {"model": ("mlp", "cnn"), "optimizer": ("adam", "sgd")}
+
+
+def test_a_key_is_deleted_where_that_is_chosen() -> None:
+    assert overrides({"~layers.conv2": True, "lr": 0.1}, {}, []) == ["lr=0.1", "~layers.conv2"]
+    assert overrides({"~layers.conv2": False, "lr": 0.1}, {}, ["~x"]) == ["lr=0.1", "~x"]
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        IntDistribution(1, 3),
+        IntDistribution(2, 8, step=3),
+        IntDistribution(1, 1000, log=True),
+        FloatDistribution(0.1, 0.4, step=0.1),
+        FloatDistribution(1e-4, 1.0, log=True),
+        FloatDistribution(-1.0, 0.0),
+        CategoricalDistribution(["a"]),
+    ],
+)
+def test_any_value_lies_in_its_range(domain: BaseDistribution) -> None:
+    assert domain._contains(domain.to_internal_repr(any_value(domain)))
+
+
+def test_a_condition_compares_what_overrides_write() -> None:
+    condition = Condition("a", (True, "[1,2]"))
+    assert str(condition) == "a=True,[1,2]"
+    assert condition.holds({"a": True})
+    assert condition.holds({"a": [1, 2]})
+    assert not condition.holds({"a": False})
+    assert not condition.holds({})
