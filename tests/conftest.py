@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from iolaus import data, sources
 
+pytest_plugins = ["in_process"]
 ROOT = Path(__file__).parents[1]
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and our processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

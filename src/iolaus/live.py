@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TextIO
 
+from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -62,7 +63,7 @@ class Live:
         self.start = self.last_status = time.monotonic()
         self.before = tally.counted
         self.lines = 0  # at the terminal's foot
-        self.broken = False
+        self.broken = self.warned = False
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -105,6 +106,7 @@ class Live:
             self.seen.add(trial.number)
             if trial.system_attrs.get(END) == SURPLUS:
                 continue
+            self._warn_of_silence(trial)
             better = self.shown.is_best(trial)
             self.shown.best = trial if better else self.shown.best
             lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
@@ -121,6 +123,13 @@ class Live:
                 self.last_status = now
             self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
+
+    def _warn_of_silence(self, trial: FrozenTrial) -> None:
+        """Say once that a pruner has nothing to go by."""
+        prunes = not isinstance(self.search.study.pruner, NopPruner)
+        if prunes and not self.warned and trial.state == TrialState.COMPLETE and not trial.intermediate_values:
+            self.warned = True
+            log.warning("the task never reports a value, so nothing can be pruned: call iolaus.report(step, value)")
 
     def _foot(self, tally: Tally) -> list[str]:
         """As many lines as the terminal has room for, each of one row, so that they can be erased."""

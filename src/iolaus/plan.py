@@ -201,6 +201,9 @@ class Planner:
 
         self.branches = [overrides(branch, fixed, deletions) for branch in space.branches(self._is_group)]
         composed = self._compose_branches(space, fixed, deletions)
+        has_seed = type(composed.get("seed")) is int and all(parameter.key != "seed" for parameter in space.parameters)
+        if given["repeats"] > 1 and not has_seed:
+            raise InputError("hydra.sweeper.repeats gives each repeat a seed of its own: seed must be a whole number")
         facts = identity(space, self.directions, self._shared(composed, space, fixed))
         name = given["study_name"]
         if name is None:
