@@ -145,6 +145,8 @@ def main(cfg: DictConfig) -> float | list[float]:
         best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
         run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
 
+    for name, value in config.excess(cfg, results).items():
+        iolaus.constrain(name, value)
     log.info("model, figures, metrics: %s", output)
     values = [results[name] for name in config.objectives(cfg)]
     return values if len(values) > 1 else values[0]

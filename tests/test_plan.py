@@ -199,10 +199,6 @@ def test_a_dry_run_shows_the_space_and_each_branch_and_runs_nothing(sweep: Sweep
             "error: hydra.sweeper.enqueue: xx is not searched; did you mean x?",
         ),
         (["x=1,2", "hydra.sweeper.enqueue=[{x: 3}]"], "error: hydra.sweeper.enqueue: x=3 is not in its range: 1 | 2"),
-        (
-            ["x=1,2", "hydra.sweeper.enqueue=[defaults]"],
-            "error: hydra.sweeper.enqueue: defaults: x=0.25 is not in its range: 1 | 2",
-        ),
         (["x=1,2", "hydra.sweeper.enqueue=[default]"], "error: hydra.sweeper.enqueue must list defaults and mappings"),
         (
             ["--config-name=branches", "hydra.sweeper.enqueue=[{model: mlp, model.norm: true}]"],
@@ -300,6 +296,12 @@ def test_what_is_enqueued_comes_first_and_once(sweep: Sweep) -> None:
     sweep("--config-name=branches", queue.replace("0.5", "0.75"), n_trials=6)
     assert [trial.params["x"] for trial in sweep.trials()].count(0.25) == 1
     assert sweep.trials()[4].params["x"] == 0.75
+
+
+def test_a_default_that_is_not_in_its_range_is_left_to_the_sampler(sweep: Sweep) -> None:
+    done = sweep("x=1,2", "optimizer.lr=choice(0.1,0.2)", "hydra.sweeper.enqueue=[defaults]", n_trials=2)
+    assert done.out.count("x=0.25 is not in its range: 1 | 2; among the defaults it is chosen by the sampler") == 1
+    assert sweep.trials()[0].params["optimizer.lr"] == 0.1
 
 
 # When it ends

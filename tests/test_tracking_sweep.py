@@ -143,6 +143,20 @@ def test_a_trial_that_failed_before_it_had_a_run_gets_one(
     assert float(run.data.params["lr"]) == trial.params["lr"]
 
 
+def test_a_pruned_trials_run_says_so_and_where_it_ended(
+    tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.begin_sweep(study, tmp_path)
+    trial = study.ask()
+    trial.report(0.5, 3)
+    with pytest.raises(optuna.TrialPruned), tracker.run({}, {}, trial=trial) as run:
+        raise optuna.TrialPruned("pruned at step 3")
+    ended = mlflow.get_run(run.id)
+    assert ended.info.status == "FINISHED"
+    told = {name: ended.data.tags[name] for name in ("state", "pruned_at_step", "reason")}
+    assert told == {"state": "PRUNED", "pruned_at_step": "3", "reason": "pruned at step 3"}
+
+
 def test_the_sweeps_run_tells_the_best(tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path) -> None:
     study.set_user_attr("iolaus:identity", {"space.x": "Float 0 to 1", "epochs": "3"})
     tracker.begin_sweep(study, tmp_path)

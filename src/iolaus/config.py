@@ -69,6 +69,7 @@ class RunConfig:
     precision: str = MISSING
     threads: Any = MISSING  # "auto" or a number
     objective: Any = MISSING  # a metric's name or a list of them
+    constraints: dict[str, float] = field(default_factory=dict)
     resume: str | None = MISSING
     root: str = MISSING
 
@@ -119,6 +120,8 @@ def check(cfg: DictConfig) -> None:
     )
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
+    for metric in cfg.constraints:
+        require(metric in METRICS, "constraints", f"bounds of {', '.join(METRICS)}", metric)
 
 
 def objectives(cfg: DictConfig) -> list[str]:
@@ -159,6 +162,19 @@ def check_target(cfg: DictConfig, target: float | None) -> None:
         require(0 <= target <= 1, "hydra.sweeper.target", f"in [0, 1], since {name} is a fraction", target)
     else:
         require(target > 0, "hydra.sweeper.target", f"above 0, as {name} is", target)
+
+
+def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
+    """By how much a run's metrics break each of ``constraints``; what is not above 0 keeps it.
+
+    Args:
+        cfg: Its ``constraints`` are the worst values that are allowed, by metric.
+        results: The metrics.
+    """
+    return {
+        name: (results[name] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
+        for name, bound in cfg.constraints.items()
+    }
 
 
 def monitored(cfg: DictConfig) -> str:

@@ -51,6 +51,17 @@ def require_same(name: str, value: str) -> None:
         )
 
 
+def constrain(name: str, value: float) -> None:
+    """Say by how much a trial breaks a constraint: above 0 it cannot be the best. Outside a search do nothing.
+
+    Args:
+        name: Of the constraint. Of a trial's repeats the first one decides.
+        value: 0 or less keeps it.
+    """
+    if _trial is not None and name not in _trial.constraints:
+        _trial.set_constraint(name, value)
+
+
 def report(step: int, value: float) -> None:
     """Report how a trial is doing: its objective's value after some step, such as an epoch.
 

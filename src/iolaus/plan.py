@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import logging
 import math
 import re
 import time
@@ -47,6 +48,8 @@ from iolaus.space import (
     readable,
 )
 from iolaus.study import Direction, digest, identity, seed_of
+
+log = logging.getLogger(__name__)
 
 NEEDS = {"CmaEsSampler": ["cmaes"], "GPSampler": ["scipy", "torch"], "QMCSampler": ["scipy"]}
 """What samplers import only when they are first asked."""
@@ -396,14 +399,20 @@ class Planner:
         ]
 
     def _defaults(self, plan: Plan) -> dict[str, Any]:
+        """What the configuration holds; a value that is not in its range is left to the sampler."""
         composed = self._composed(plan.fixed, plan.deletions)
+        outside = object()
 
         def default(name: str, domain: BaseDistribution) -> Any:
             value = False if name.startswith("~") else self._default(key_of(name), composed)
-            return _in_range(f"defaults: {name}", domain, value)
+            try:
+                return _in_range(name, domain, value)
+            except InputError as error:
+                log.warning("%s; among the defaults it is chosen by the sampler", error)
+                return outside
 
         chosen = plan.space.choose(default)
-        return {name: value for name, value in chosen.items() if name in plan.space.distributions}
+        return {name: chosen[name] for name in plan.space.distributions if chosen.get(name, outside) is not outside}
 
     def _given(self, plan: Plan, given: Any) -> dict[str, Any]:
         if not isinstance(given, dict):
@@ -421,7 +430,7 @@ class Planner:
                 if parameter.key in values and alone and not exists:
                     raise InputError(f"{ENQUEUE}: {parameter.key} exists only when {condition}, not with {other}")
         return {
-            known[key].name: _in_range(f"{key}", self._domain(plan.space, key, values), value)
+            known[key].name: _in_range(key, self._domain(plan.space, key, values), value)
             for key, value in values.items()
         }
 
