@@ -20,7 +20,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
 
 from iolaus.journal import open_storage
-from iolaus.live import Live, printable, why_failed
+from iolaus.live import Live, printable, sparkline, why_failed
 from iolaus.search import FAILED, Goals, Search
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": CategoricalDistribution(["a" * 60 + "\n"])}
@@ -28,7 +28,9 @@ SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": Catego
 
 def new_search(folder: Path, n_trials: int = 10, direction: str = "maximize") -> Search:
     storage = open_storage(str(folder / "journal.log"))
-    study = optuna.create_study(study_name="study", storage=storage, direction=direction)
+    study = optuna.create_study(
+        study_name="study", storage=storage, direction=direction, pruner=optuna.pruners.NopPruner()
+    )
     return Search(study, Goals(n_trials, 1.0), 0, folder)
 
 
@@ -89,23 +91,23 @@ def terminal(columns: int, rows: int) -> Iterator[tuple[TextIO, Screen]]:
 def test_the_status_says_what_has_ended_what_runs_what_is_best_and_what_is_left(tmp_path: Path) -> None:
     search = new_search(tmp_path)
     out = io.StringIO()
-    live = Live(search, 2, alone=False, out=out)
+    live = Live(search, alone=False, out=out)
     search.tell(begin(search), [0.5])
     search.fail(begin(search), FAILED, "ValueError: no")
     begin(search, step1=0.25, step2=0.75)
     live.last_status = -1e9
     live._look()
     status = out.getvalue().splitlines()[-1]
-    assert status.startswith("2 of 10 trials finished, 1 of them failed, about 0:00:")
+    assert status.startswith("2 of 10 trials finished, 1 failed, about 0:00:")
     assert "1 running" in status
     assert "best 0.5 (trial 0): optimizer.lr=" in status
-    assert "trial 2: step 2, 0.75: optimizer.lr=" in status
+    assert "worker 0: trial 2: step 2, 0.75: optimizer.lr=" in status
 
 
 def test_each_trial_that_ends_has_one_line(tmp_path: Path) -> None:
     search = new_search(tmp_path, direction="minimize")
     out = io.StringIO()
-    with Live(search, 1, alone=False, out=out):
+    with Live(search, alone=False, out=out):
         search.tell(begin(search), [0.5])
         search.tell(begin(search), [0.7])
         search.tell(begin(search), [0.1])
@@ -123,7 +125,7 @@ def test_each_trial_that_ends_has_one_line(tmp_path: Path) -> None:
 def test_in_a_terminal_the_status_stays_at_the_foot_however_narrow_it_is(tmp_path: Path) -> None:
     search = new_search(tmp_path)
     with terminal(columns=40, rows=24) as (out, screen):
-        live = Live(search, 2, alone=True, out=out)
+        live = Live(search, alone=True, out=out)
         assert live.in_place
         one, other = begin(search), begin(search, step1=0.25)
         for _ in range(3):
@@ -133,11 +135,12 @@ def test_in_a_terminal_the_status_stays_at_the_foot_however_narrow_it_is(tmp_pat
         live._look()
     text = "".join(screen.lines)
     assert text.count("trials finished") == 1
-    assert text.count("trial 0:") == 1
-    best = screen.lines.index("  best 0.5 (trial 0):")
+    assert text.count("trial 0: 0.5") == 1
+    best = screen.lines.index("  best 0.5 (trial 0)  ▁:")
     assert screen.lines[best + 1].startswith("    optimizer.lr=")  # all of its parameters, in as many rows as it takes
     assert "".join(line.strip() for line in screen.lines[best + 1 : best + 4]).endswith("name=" + "a" * 60)
-    assert f"  trial {other.number}: step 1, 0.25: optimizer.lr=…" in screen.lines
+    assert any(line.startswith(f"  worker 0: trial {other.number}: step 1, 0.25: ") for line in screen.lines)
+    assert any(line.endswith("…") for line in screen.lines)
     assert max(map(len, screen.lines)) <= 40
 
 
@@ -146,7 +149,7 @@ def test_in_a_low_terminal_the_foot_is_no_higher_than_it(tmp_path: Path) -> None
     for _ in range(20):
         begin(search)
     with terminal(columns=80, rows=10) as (out, screen):
-        live = Live(search, 20, alone=True, out=out)
+        live = Live(search, alone=True, out=out)
         live._look()
         live._look()
     assert "  and 13 more lines" in screen.lines
@@ -155,7 +158,7 @@ def test_in_a_low_terminal_the_foot_is_no_higher_than_it(tmp_path: Path) -> None
 
 def test_at_the_end_the_foot_is_gone(tmp_path: Path) -> None:
     search = new_search(tmp_path)
-    with terminal(columns=60, rows=10) as (out, screen), Live(search, 2, alone=True, every_s=0.01, out=out):
+    with terminal(columns=60, rows=10) as (out, screen), Live(search, alone=True, every_s=0.01, out=out):
         trial = begin(search)
         time.sleep(0.1)
         search.tell(trial, [1.0])
@@ -169,7 +172,7 @@ def test_a_view_that_fails_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptur
             raise OSError("gone")
 
     search = new_search(tmp_path)
-    with Live(search, 1, alone=False, every_s=0.01, out=Closed()):
+    with Live(search, alone=False, every_s=0.01, out=Closed()):
         search.tell(begin(search), [1.0])
         time.sleep(0.1)
     assert [record.message for record in caplog.records if record.name == "iolaus.live"] == [
@@ -182,7 +185,7 @@ def test_a_storage_that_is_away_for_a_while_is_asked_again(
 ) -> None:
     search = new_search(tmp_path)
     out = io.StringIO()
-    live = Live(search, 1, alone=False, out=out)
+    live = Live(search, alone=False, out=out)
     search.tell(begin(search), [1.0])
     with monkeypatch.context() as context:
         context.setattr(search.study, "get_trials", lambda **_: 1 / 0)
@@ -203,13 +206,47 @@ def test_it_looks_no_more_often_than_it_should(tmp_path: Path, monkeypatch: pyte
         show(self, last)
 
     monkeypatch.setattr(Live, "_show", counted)
-    with Live(search, 1, alone=False, every_s=0.1, out=io.StringIO()):
+    with Live(search, alone=False, every_s=0.1, out=io.StringIO()):
         time.sleep(0.35)
     assert 2 <= looks <= 5
 
 
 def test_nothing_in_a_value_moves_the_cursor() -> None:
     assert printable("a\nb\x1b[2Jc\td é") == "a b [2Jc d é"
+
+
+def test_a_curve_is_drawn_between_the_extremes_of_what_is_shown() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([2.0, 2.0]) == "▁▁"
+    assert sparkline([]) == ""
+    long = sparkline([float(i) for i in range(100)])
+    assert len(long) == 20
+    assert (long[0], long[-1]) == ("▁", "█")
+
+
+def test_pruned_trials_are_counted_apart(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    out = io.StringIO()
+    live = Live(search, alone=False, out=out)
+    search.prune(begin(search, step1=0.5))
+    live.last_status = -1e9
+    live._look()
+    assert "1 of 10 trials finished, 1 of them pruned, " in out.getvalue()
+
+
+def test_each_worker_that_lives_has_a_line(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    out = io.StringIO()
+    live = Live(search, alone=False, out=out)
+    trial = begin(search, step3=0.5)
+    for ended in (False, True):
+        if ended:
+            search.tell(trial, [1.0])
+        live.last_status = -1e9
+        live._look()
+    working, idle = (line for line in out.getvalue().splitlines() if "trials finished" in line)
+    assert "worker 0: trial 0: step 3, 0.5: optimizer.lr=" in working
+    assert "worker 0: between two trials" in idle
 
 
 def test_reasons_that_differ_in_numbers_only_are_one() -> None:

@@ -21,7 +21,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus import search as module
 from iolaus.journal import open_storage
-from iolaus.search import END, FAILED, FOLDER, INTERRUPTED, LOST, MAX_LOSSES, RETRY_OF, SURPLUS, Goals, Search, losses
+from iolaus.search import (
+    END,
+    FAILED,
+    FOLDER,
+    GROWN,
+    INTERRUPTED,
+    LOST,
+    MAX_LOSSES,
+    RETRY_OF,
+    STOPPED,
+    STOPS,
+    SURPLUS,
+    TOTAL,
+    Goals,
+    Search,
+    losses,
+)
 
 X, Y = FloatDistribution(0.0, 5.0), FloatDistribution(-1.0, 1.0)
 
@@ -425,6 +441,40 @@ def test_a_lowered_total_is_over_at_once_and_a_grown_one_goes_on(world: Callable
     here.finish(5)
     assert here.search(3).claim() is None
     assert len(here.finish(6)) == 6
+
+
+def test_a_request_to_stop_ends_a_command_and_not_the_next(world: Callable[..., World]) -> None:
+    here = world(first_then([]))
+    here.alive.add(-1)
+    search = here.search(20)
+
+    def stops_at_the_third(number: int) -> bool:
+        if number == 2:
+            search.study.set_user_attr(STOPS, 1)
+        return False
+
+    work(search, stops_at_the_third)
+    assert search.ended_by(search.tally()) == STOPPED
+    assert search.tally().counted == 3
+    later = here.search(5)
+    later.goals = Goals(5, 1.0, stops=1)
+    work(later)
+    assert later.tally().counted == 5
+
+
+def test_a_total_that_is_raised_while_workers_are_at_work_is_the_new_total(world: Callable[..., World]) -> None:
+    here = world(first_then([]))
+    here.alive.add(-1)
+    search = here.search(3)
+
+    def raised_in_the_last(number: int) -> bool:
+        if number == 2:
+            search.study.set_user_attr(GROWN, 6)
+        return False
+
+    work(search, raised_in_the_last)
+    assert search.ended_by(search.tally()) == TOTAL
+    assert here.search(3).tally().counted == 6
 
 
 def test_too_many_failures_end_the_search_before_its_total(world: Callable[..., World]) -> None:

@@ -17,10 +17,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
+from iolaus.lease import holds
 from iolaus.search import (
     END,
     FAILED,
     INTERRUPTED,
+    LEASE,
     LOST,
     MAX_LOSSES,
     NO_REASON,
@@ -33,6 +35,7 @@ from iolaus.search import (
 
 log = logging.getLogger(__name__)
 
+BLOCKS = "▁▂▃▄▅▆▇█"
 STATUS_S = 30.0
 """Seconds between two lines about what is under way, where there is no terminal to keep one in."""
 
@@ -42,16 +45,15 @@ class Live:
 
     Args:
         search: The search, from a storage of its own: it is read in a thread.
-        workers: How many are at work.
         alone: Whether nothing else writes to the terminal, so that lines may be kept at its foot.
         every_s: Seconds between two looks.
     """
 
     def __init__(
-        self, search: Search, workers: int, alone: bool, every_s: float = 0.5, out: TextIO | None = None
+        self, search: Search, alone: bool, every_s: float = 0.5, out: TextIO | None = None
     ) -> None:
         """Remember what has ended before."""
-        self.search, self.workers, self.every_s = search, workers, every_s
+        self.search, self.every_s = search, every_s
         self.out = out or sys.stdout
         self.in_place = alone and self.out.isatty()
         trials = search.study.get_trials(deepcopy=False)
@@ -62,6 +64,8 @@ class Live:
         self.shown.best = tally.best
         self.start = self.last_status = time.monotonic()
         self.before = tally.counted
+        self.curve: list[float] = []  # the best value after each complete trial
+        self.workers_seen: dict[tuple[str, int] | int, tuple[int, dict[str, Any] | None]] = {}
         self.lines = 0  # at the terminal's foot
         self.broken = self.warned = False
         self.done = threading.Event()
@@ -109,6 +113,8 @@ class Live:
             self._warn_of_silence(trial)
             better = self.shown.is_best(trial)
             self.shown.best = trial if better else self.shown.best
+            if trial.state == TrialState.COMPLETE and self.shown.best is not None:
+                self.curve.append(self.shown.best.values[0])
             lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
         tally = self.search.tally()
         now = time.monotonic()
@@ -145,21 +151,35 @@ class Live:
     def _status(self, tally: Tally) -> list[str]:
         """How many have ended, how many run, and which is the best."""
         counts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
+        if tally.pruned:
+            counts.append(f"{tally.pruned} of them pruned")
         if tally.failed:
-            counts.append(f"{tally.failed} of them failed")
+            counts.append(f"{tally.failed} failed")
         here = tally.counted - self.before
         if here > 0:
             left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]
         if (best := self.shown.best) is not None:
-            lines.append(f"  best {best.values[0]:.6g} (trial {best.number}): {settings(best.params)}")
+            curve = (
+                f"  {sparkline(self.curve)}" if self.in_place and (self.out.encoding or "").lower() == "utf-8" else ""
+            )
+            lines.append(f"  best {best.values[0]:.6g} (trial {best.number}){curve}: {settings(best.params)}")
         return lines
 
-    @staticmethod
-    def _running(tally: Tally) -> list[str]:
-        """How far those are that run."""
-        return [running_line(trial) for trial in tally.running]
+    def _running(self, tally: Tally) -> list[str]:
+        """What each worker does that has been seen at work, and lives."""
+        lines = []
+        for trial in tally.running:
+            number, _ = self.workers_seen.setdefault(
+                owner(trial), (len(self.workers_seen), trial.system_attrs.get(LEASE))
+            )
+            lines.append((number, f"  worker {number}: {running_line(trial)}"))
+        at_work = {number for number, _ in lines}
+        for number, lease in self.workers_seen.values():
+            if number not in at_work and lease is not None and holds(lease):
+                lines.append((number, f"  worker {number}: between two trials"))
+        return [line for _, line in sorted(lines)]
 
 
 def best_of(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -188,7 +208,23 @@ def running_line(trial: FrozenTrial) -> str:
     """How far a trial is."""
     step = trial.last_step
     at = f"step {step}, {trial.intermediate_values[step]:.6g}" if step is not None else "started"
-    return f"  trial {trial.number}: {at}: {settings(trial.params)}"
+    return f"trial {trial.number}: {at}: {settings(trial.params)}"
+
+
+def owner(trial: FrozenTrial) -> tuple[str, int] | int:
+    """Who runs a trial: a process of a host, or another program that this trial alone is known of."""
+    lease = trial.system_attrs.get(LEASE)
+    return trial.number if lease is None else (lease["host"], lease["pid"])
+
+
+def sparkline(values: Sequence[float], width: int = 20) -> str:
+    """A curve in one row of blocks, from the lowest to the highest of the values that are shown."""
+    shown = [values[i * len(values) // width] for i in range(width)] if len(values) > width else list(values)
+    shown = [*shown[:-1], values[-1]] if values else []
+    low, high = (min(shown), max(shown)) if shown else (0.0, 0.0)
+    return "".join(
+        BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1)) if high > low else 0] for value in shown
+    )
 
 
 def settings(params: Mapping[str, Any]) -> str:

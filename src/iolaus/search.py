@@ -57,6 +57,8 @@ FOLDER = "folder"
 
 OF_THE_RUN = ("iolaus:", "constraints", "completed_rung_")
 """What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
+GOALS = "iolaus:goals"
+"""A user attribute of the study: the goals of its last command."""
 STOPS = "iolaus:stops"
 """A user attribute of the study: how often somebody has asked for its end."""
 GROWN = "iolaus:n_trials"
@@ -104,6 +106,8 @@ class Tally:
     counted: int = 0
     failed: int = 0
     """Those among the counted that are FAIL."""
+    pruned: int = 0
+    """Those among the counted that are PRUNED."""
     settings: int = 0
     """Those that are no trial again of another, and not surplus."""
     draws: int = 0
@@ -147,6 +151,7 @@ class Tally:
         elif end != SURPLUS:
             self.counted += 1
             self.since_best += 1
+            self.pruned += trial.state == TrialState.PRUNED
             if end is not None:
                 self.failed += 1
                 self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1

@@ -1,7 +1,9 @@
 """Studies that are already there: listed, deleted, freed of what their trials no longer need."""
 
 import contextlib
+import dataclasses
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, require
 from iolaus.journal import open_storage
-from iolaus.search import FOLDER, Tally, is_alive
+from iolaus.live import Live
+from iolaus.search import FOLDER, GOALS, GROWN, STOPS, Goals, Search, Tally, is_alive
 from iolaus.study import STUDY_FOLDER
 
 FREED = ("checkpoint.pt", "model.pt")
@@ -137,6 +140,47 @@ def free(kept: Kept) -> int:
                 freed += path.stat().st_size
                 path.unlink()
     return freed
+
+
+def stop(kept: Kept) -> None:
+    """Ask the commands that search to begin no further trial; a later command goes on."""
+    kept.study.set_user_attr(STOPS, kept.study.user_attrs.get(STOPS, 0) + 1)
+
+
+def grow(kept: Kept, n_trials: int) -> None:
+    """Raise a study's total, also for the commands that search now.
+
+    Raises:
+        InputError: if it is not above the total that it has.
+    """
+    known = max(_goals(kept).n_trials, kept.study.user_attrs.get(GROWN, 0))
+    require(n_trials > known, "the new total", f"above the one that it has, {known}", n_trials)
+    kept.study.set_user_attr(GROWN, n_trials)
+
+
+def watch(kept: Kept, idle_s: float = 10.0) -> str:
+    """Show a search that runs elsewhere until it is over, and give why it ended, or that nobody is at work.
+
+    Args:
+        kept: Its study.
+        idle_s: Seconds without any trial at work after which nobody is taken to be.
+    """
+    search = Search(kept.study, _goals(kept), 0, kept.folder or Path())
+    tally, last = search.tally(), time.monotonic()
+    with Live(search, alone=True):
+        while (idle := time.monotonic() - last) < idle_s:
+            tally = search.tally()
+            if any(is_alive(trial) for trial in tally.running):
+                last = time.monotonic()
+            elif (end := search.ended_by(tally)) is not None:
+                return f"{tally.counted} trials finished; ended by its {end}"
+            time.sleep(0.5)
+    return f"{tally.counted} trials finished; nobody has been at work for {idle:.0f} s"
+
+
+def _goals(kept: Kept) -> Goals:
+    known = {"n_trials": 1, **kept.study.user_attrs.get(GOALS, {})}
+    return Goals(**{field.name: known[field.name] for field in dataclasses.fields(Goals) if field.name in known})
 
 
 def _require_idle(kept: Kept) -> None:

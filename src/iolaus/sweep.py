@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.live import Live, why_failed
 from iolaus.plan import Plan, Planner
-from iolaus.search import FAILURES, INTERRUPTED, LOST, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
+from iolaus.search import FAILURES, GOALS, INTERRUPTED, LOST, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
 from iolaus.space import one_line
 from iolaus.study import STUDY_FOLDER, open_study
 from iolaus.summary import passed, summary, write_results
@@ -107,6 +108,8 @@ class Sweep:
             plan = plan.begun(study)
             if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
                 study.set_user_attr(STUDY_FOLDER, plan.folder)
+            if study.user_attrs.get(GOALS) != asdict(plan.goals):
+                study.set_user_attr(GOALS, asdict(plan.goals))
             planner.enqueue(study, plan)
         search = plan.open()
         search.give_up_lost()
@@ -165,7 +168,7 @@ class Sweep:
         worker = Worker(plan, self.task_function, self.hydra_context, self.config, first, workers)
         launcher = self._launcher(worker, workers)
         job = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
-        with Live(plan.open(), workers, alone=isinstance(launcher, LocalLauncher)):
+        with Live(plan.open(), alone=isinstance(launcher, LocalLauncher)):
             try:
                 returned = launcher.launch([job] * workers, initial_job_idx=first)
             except Exception as error:  # joblib's, if one of its processes was killed
