@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)
 	$(BIN)/python src/explore.py data=digits model=mlp
 	$(BIN)/python src/train.py data=digits model=cnn epochs=10
-	$(BIN)/python src/train.py -m hparams_search=optuna data=digits hydra.sweeper.n_trials=5
+	$(BIN)/python src/train.py -m hparams_search=optuna data=digits hydra.sweeper.n_trials=20
 	@echo "Next: $(BIN)/python src/train.py model=cnn optimizer.lr=0.01    (real MNIST, downloaded once)"
 	@echo "      $(BIN)/mlflow ui    (compare the runs)"
 

@@ -88,7 +88,7 @@ def between_starts(folder: Path) -> float:
 
 def ours(n_trials: int, n_jobs: int) -> list[str]:
     """The overrides of our sweeper."""
-    names = {"n_trials": n_trials, "study_name": "study", "n_jobs": n_jobs, "sampler.seed": 0}
+    names = {"n_trials": n_trials, "study_name": "study", "n_jobs": n_jobs, "sampler.seed": 0, "report": "false"}
     return [
         "hydra/sweeper=iolaus",
         "hydra/sweeper/sampler=random",

@@ -32,6 +32,7 @@ class Sweep:
     def __call__(self, *arguments: str, n_trials: int | None = 2) -> Outcome:
         given = {argument.split("=")[0] for argument in arguments}
         defaults = {"hydra/launcher": "basic", "hydra.sweep.dir": "study", "hydra.sweeper.study_name": "study"}
+        defaults |= {"hydra.sweeper.report": "false"}
         defaults |= {"hydra.sweeper.n_trials": str(n_trials)} if n_trials is not None else {}
         return self._run(*(f"{key}={value}" for key, value in defaults.items() if key not in given), *arguments)
 

@@ -53,6 +53,7 @@ class App:
     def command(self, *overrides: str) -> list[str]:
         fixed = ["hydra/sweeper=iolaus", "x=interval(0.0, 5.0)", f"hydra.sweep.dir={self.study_folder}"]
         seed = ["hydra.sweeper.study_name=study", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
+        seed += ["hydra.sweeper.report=false"]
         return [sys.executable, "app.py", "-m", *fixed, *seed, *self.overrides, *overrides]
 
     def start(self, *overrides: str, out: Path | None = None) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 import inspect
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from conftest import ROOT
@@ -10,7 +11,8 @@ from omegaconf import OmegaConf
 
 from iolaus import config, engine, models
 
-FILES = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent != ROOT / "conf")
+FOUND = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent != ROOT / "conf")
+FILES = [path for path in FOUND if ROOT / "conf" / "hydra" not in path.parents]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES])
@@ -40,7 +42,17 @@ def test_every_file_composes_and_its_parts_can_be_made(path: Path, tmp_path: Pat
     assert hasattr(made["tracking"], "run")
 
 
-@pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES])
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "hydra" / "sweeper" / "pruner").glob("*.yaml")))
+def test_every_pruner_of_ours_can_be_made(path: Path) -> None:
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf")):
+        overrides = ["hydra/sweeper=iolaus", f"hydra/sweeper/pruner={path.stem}"]
+        cfg = compose("config", overrides, return_hydra_config=True)
+    pruner = instantiate(cfg.hydra.sweeper.pruner, _execution_whitelist_=("optuna.pruners.*",))
+    assert isinstance(pruner, optuna.pruners.BasePruner)
+
+
+@pytest.mark.parametrize("path", FOUND, ids=[f"{path.parent.name}/{path.stem}" for path in FOUND])
 def test_every_file_begins_with_the_command_that_uses_it(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# python src/train.py ")

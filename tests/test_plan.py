@@ -6,6 +6,8 @@ import pytest
 from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
 
+from iolaus import page
+
 APP = """
 import hydra, iolaus
 from hydra.core.hydra_config import HydraConfig
@@ -354,3 +356,27 @@ def test_the_best_trial_keeps_all_constraints(sweep: Sweep) -> None:
     best = next(line for line in out.splitlines() if line.startswith("best trial"))
     assert ": 0.4: " in best
     assert sweep.results()["best_value"] == 0.4
+
+
+# The report
+
+
+def test_a_report_is_left_at_the_end(sweep: Sweep) -> None:
+    out = sweep("x=interval(0,1)", "task=reports", "hydra.sweeper.target=0.01", "hydra.sweeper.at_target=report",
+                "hydra.sweeper.report=true", n_trials=3).out  # fmt: skip
+    page = sweep.folder / "study" / "report.html"
+    assert f"report: {page}" in out
+    once_more = next(line.partition("once more:")[2].strip() for line in out.splitlines() if "once more:" in line)
+    assert once_more in page.read_text()
+    assert (sweep.folder / "study" / "report" / "history.png").exists()
+
+
+def test_a_report_that_cannot_be_drawn_costs_nothing_else(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(page, "write", broken)
+    done = sweep("x=interval(0,1)", "hydra.sweeper.report=true")
+    assert done.code == 0
+    assert "the report could not be written: OSError: no space left" in done.out
+    assert "best trial" in done.out

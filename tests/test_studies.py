@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import optuna
@@ -6,6 +7,7 @@ from conftest import Program
 from optuna.trial import TrialState, create_trial
 
 from iolaus import lease, search
+from iolaus import studies as module
 from iolaus.journal import open_storage
 
 
@@ -117,3 +119,54 @@ def test_a_storage_that_is_not_there_is_not_made(studies: Program, tmp_path: Pat
     done = studies("list", "--storage", f"sqlite:///{tmp_path}/typo.db")
     assert done.message == f"error: there is no storage sqlite:///{tmp_path}/typo.db"
     assert not (tmp_path / "typo.db").exists()
+
+
+# A search that runs elsewhere
+
+
+@pytest.fixture
+def report(program: Program) -> Program:
+    def run(*arguments: str):
+        return program(*arguments, entry="report", defaults=False)
+
+    return run
+
+
+def test_a_search_is_asked_to_stop_and_to_grow(report: Program, root: Path) -> None:
+    study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
+    study.set_user_attr(search.GOALS, {"n_trials": 5, "max_failure_rate": 0.5, "of": "a later version"})
+    assert report("mine", "--root", str(root), "--stop").code == 0
+    assert report("mine", "--root", str(root), "--grow", "9").code == 0
+    assert study.user_attrs[search.STOPS] == 1
+    assert study.user_attrs[search.GROWN] == 9
+    for total in (5, 9):
+        done = report("mine", "--root", str(root), "--grow", str(total))
+        assert done.message == f"error: the new total must be above the one that it has, 9, but got {total}"
+
+
+def test_a_search_that_is_over_is_shown_as_it_ended(report: Program, root: Path) -> None:
+    study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
+    study.set_user_attr(search.GOALS, {"n_trials": 3, "max_failure_rate": 1.0})
+    assert report("mine", "--root", str(root), "--watch").out.strip() == "3 trials finished; ended by its total"
+
+
+def test_a_search_that_was_killed_is_watched_until_nobody_can_be_at_work(root: Path) -> None:
+    kept = module.find_one("mine", root)
+    kept.study.set_user_attr(search.GOALS, {"n_trials": 9, "max_failure_rate": 1.0})
+    assert module.watch(kept, idle_s=0.2).startswith("3 trials finished; nobody has been at work for 0 s")
+
+
+def test_a_search_that_runs_is_shown_until_it_ends(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = module.find_one("mine", root)
+    kept.study.set_user_attr(search.GOALS, {"n_trials": 4, "max_failure_rate": 1.0})
+    running(kept.study)
+
+    def end() -> None:
+        other = module.find_one("mine", root).study
+        other._storage.set_trial_state_values(other.trials[3]._trial_id, TrialState.COMPLETE, [0.5])
+
+    timer = threading.Timer(0.7, end)
+    timer.start()
+    assert module.watch(kept) == "4 trials finished; ended by its total"
+    timer.join()
+    assert "trial 3: 0.5 (best so far) in " in capsys.readouterr().out

@@ -94,6 +94,9 @@ class IolausSweeperConf(OptunaSweeperConf):
     on_mismatch: str = "refuse"
     """What to do with a study of this name that was made with other settings: refuse it, or continue."""
 
+    report: bool = True
+    """Whether to draw the report at the end, report.html in the study's folder."""
+
     dry_run: bool = False
     """Show the space, compose a trial of each branch and estimate how long it will take, but run nothing."""
 

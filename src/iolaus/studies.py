@@ -20,7 +20,7 @@ from iolaus.study import STUDY_FOLDER
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
 
-OURS = ("journal.log*", "*.lock", "optimization_results.yaml")
+OURS = ("journal.log*", "*.lock", "optimization_results.yaml", "report.html")
 """What a sweep writes beside its trials' folders."""
 
 
@@ -113,7 +113,8 @@ def delete(kept: Kept) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     if kept.folder is None or not kept.folder.is_dir() or (kept.in_folder and optuna.get_all_study_names(storage)):
         return  # another study lies there as well
-    shutil.rmtree(kept.folder / "workers", ignore_errors=True)
+    for name in ("workers", "report"):
+        shutil.rmtree(kept.folder / name, ignore_errors=True)
     ours = OURS if kept.in_folder else OURS[1:]
     for path in [path for pattern in ours for path in kept.folder.glob(pattern)]:
         path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What a sweep leaves: the best of its study, as a file and in words."""
 
 import itertools
+import logging
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.atomic import replaced
 from iolaus.plan import Plan, settings_of
 from iolaus.search import FOLDER, Tally
 from iolaus.space import element
+
+log = logging.getLogger(__name__)
 
 SHOWN = 5
 """How many of the best trials for several objectives are shown."""
@@ -50,11 +53,38 @@ def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) 
     if len(study.directions) > 1:
         yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
     for trial in best[:SHOWN]:
-        folder = Path(plan.folder) / trial.user_attrs.get(FOLDER, str(trial.number))
-        yield f"best trial {trial.number}: {', '.join(f'{value:.6g}' for value in trial.values)}: {folder}"
-        own = folder / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
-        chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
-        yield f"  once more:  {command(chosen, loader, master)}"
+        values = ", ".join(f"{value:.6g}" for value in trial.values)
+        yield f"best trial {trial.number}: {values}: {folder_of(trial, plan)}"
+        yield f"  once more:  {once_more(trial, plan, loader, master)}"
+
+
+def folder_of(trial: FrozenTrial, plan: Plan) -> Path:
+    """Where a trial has written."""
+    return Path(plan.folder) / trial.user_attrs.get(FOLDER, str(trial.number))
+
+
+def once_more(trial: FrozenTrial, plan: Plan, loader: ConfigLoader, master: DictConfig) -> str:
+    """The command that trains a trial once more."""
+    own = folder_of(trial, plan) / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
+    chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
+    return command(chosen, loader, master)
+
+
+def write_report(
+    study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig, target: float | None
+) -> Path | None:
+    """Write the page and the pictures, and give where the page is; None where they cannot be drawn."""
+    try:
+        from iolaus import page
+
+        best = Tally.of(study, study.get_trials(deepcopy=False)).best
+        again = None if best is None else once_more(best, plan, loader, master)
+        return page.write(study, Path(plan.folder), command=again, target=target)
+    except ModuleNotFoundError as error:  # matplotlib is no part of what sweeps any app
+        log.info("no report: %s", error)
+    except Exception as error:  # whatever it is: the search has its results
+        log.warning("the report could not be written: %s: %s", type(error).__name__, error)
+    return None
 
 
 def passed(study: Study, target: float) -> str:

@@ -33,7 +33,7 @@ from iolaus.plan import Plan, Planner
 from iolaus.search import FAILURES, GOALS, INTERRUPTED, LOST, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
 from iolaus.space import one_line
 from iolaus.study import STUDY_FOLDER, open_study
-from iolaus.summary import passed, summary, write_results
+from iolaus.summary import passed, summary, write_report, write_results
 from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,9 @@ class Sweep:
             if interrupted or problem is not None:
                 self._give_up_dying(search, end)
             write_results(study, Path(plan.folder))
+            loader, report = self.hydra_context.config_loader, None
+            if self.settings["report"] and not interrupted:
+                report = write_report(study, plan, loader, self.config, self.settings["target"])
             ended_by = search.ended_by(search.tally())
             good = ended_by not in (None, FAILURES)
             status = "FINISHED" if good else "KILLED" if interrupted else "FAILED"
@@ -139,6 +142,8 @@ class Sweep:
                 self._notify("on_study_end", study=study, status=status)
             except InputError as error:  # a tracker's: what was found is to be shown all the same
                 log.warning("%s", error)
+        if report is not None:
+            say(f"report: {report}")
         self._conclude(search, plan, interrupted, problem)
 
     def _workers(self, left: int) -> int:

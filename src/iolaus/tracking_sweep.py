@@ -69,9 +69,11 @@ def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: s
             client.log_metric(run_id, "best/value", best.value)
             client.log_metric(run_id, "best/trial", best.number)
             client.set_tag(run_id, "best_run_id", best.user_attrs.get(RUN_ID, ""))
-        results = folder / "optimization_results.yaml"
-        if results.exists():
-            client.log_artifact(run_id, str(results))
+        for path in (folder / "optimization_results.yaml", folder / "report.html"):
+            if path.exists():
+                client.log_artifact(run_id, str(path))
+        if (folder / "report").is_dir():
+            client.log_artifacts(run_id, str(folder / "report"), "report")
         client.set_terminated(run_id, status)
 
 

@@ -1,0 +1,40 @@
+"""Look at a sweep: draw its report again, watch it while it runs elsewhere, end it or raise its total."""
+
+import argparse
+from pathlib import Path
+
+from iolaus import config, page, studies
+from iolaus.errors import InputError
+
+
+def main() -> None:
+    """Do what was asked for; without an option write the page and the pictures, and print where the page is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", help="its name: python src/studies.py list shows them")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--watch", action="store_true", help="show it while it runs; Ctrl-C ends the looking only")
+    asked.add_argument("--stop", action="store_true", help="have the commands that search begin no further trial")
+    asked.add_argument("--grow", type=int, metavar="N", help="raise its total, also for the commands that search now")
+    parser.add_argument(
+        "--root", type=Path, default=config.project_root() / "multirun", help="folder of sweeps (default: %(default)s)"
+    )
+    parser.add_argument("--storage", help="where the studies are kept, if not in their folders: hydra.sweeper.storage")
+    args = parser.parse_args()
+    kept = studies.find_one(args.study, args.root, args.storage)
+    if args.watch:
+        print(studies.watch(kept))
+    elif args.stop:
+        studies.stop(kept)
+        print(f"{args.study} begins no further trial; those that run come to their end")
+    elif args.grow is not None:
+        studies.grow(kept, args.grow)
+        print(f"{args.study} goes on to {args.grow} trials; if nobody is at work, run its command again")
+    elif kept.folder is None or not kept.folder.is_dir():
+        raise InputError(f"the folder of study {args.study}, in which its report belongs, is not here: {kept.folder}")
+    else:
+        print(page.write(kept.study, kept.folder))
+
+
+if __name__ == "__main__":
+    config.report_mistakes()
+    main()
