@@ -43,7 +43,10 @@ def test_the_same_settings_open_the_same_study(tmp_path: Path) -> None:
         ({"data": None}, r"data was mnist, now \(absent\)"),
         ({"model.dropout": 0.5}, r"model\.dropout was \(absent\), now 0\.5"),
         ({"space": SPACE | {"lr": FloatDistribution(1e-3, 0.1, log=True)}}, r"space\.lr was .*0\.0001.*, now .*0\.001"),
-        ({"space": SPACE | {"depth": IntDistribution(1, 3)}}, r"space\.depth was \(absent\), now 1 to 3, whole numbers"),
+        (
+            {"space": SPACE | {"depth": IntDistribution(1, 3)}},
+            r"space\.depth was \(absent\), now 1 to 3, whole numbers",
+        ),
         ({"space": {"lr": SPACE["lr"]}}, r"space\.model was mlp \| cnn, now \(absent\)"),
     ],
 )

@@ -191,8 +191,8 @@ def killed_and_gone_on_with(home: Path, digits_root: Path) -> list[FrozenTrial]:
     command = [
         sys.executable, "src/train.py", "-m", "hparams_search=optuna", "data=digits", f"data.root={digits_root}",
         f"root={home}", "hydra.sweeper.study_name=killed", "hydra.sweeper.n_trials=10", "hydra.sweeper.n_jobs=2",
-        "epochs=2", "optimizer=sgd", "model=mlp", "optimizer.lr=choice(0.01,0.02,1e30)", "hydra.sweeper.max_failure_rate=1",
-        "tracking.experiment_name=e2e",
+        "epochs=2", "optimizer=sgd", "model=mlp", "optimizer.lr=choice(0.01,0.02,1e30)",
+        "hydra.sweeper.max_failure_rate=1", "tracking.experiment_name=e2e",
     ]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     journal = home / "multirun" / "killed" / "journal.log"

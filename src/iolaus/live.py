@@ -49,9 +49,7 @@ class Live:
         every_s: Seconds between two looks.
     """
 
-    def __init__(
-        self, search: Search, alone: bool, every_s: float = 0.5, out: TextIO | None = None
-    ) -> None:
+    def __init__(self, search: Search, alone: bool, every_s: float = 0.5, out: TextIO | None = None) -> None:
         """Remember what has ended before."""
         self.search, self.every_s = search, every_s
         self.out = out or sys.stdout
