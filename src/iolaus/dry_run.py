@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 from iolaus import machine
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.plan import Plan, Planner
+from iolaus.plan import Plan
+from iolaus.planner import Planner
 from iolaus.space import one_line
 
 

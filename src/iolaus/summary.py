@@ -17,7 +17,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.atomic import replaced
-from iolaus.plan import Plan, settings_of
+from iolaus.plan import Plan
+from iolaus.planner import settings_of
 from iolaus.search import FOLDER, Tally
 from iolaus.space import element
 

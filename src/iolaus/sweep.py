@@ -26,10 +26,12 @@ from optuna.exceptions import StorageInternalError
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
 from iolaus.dry_run import dry_run
+from iolaus.enqueue import enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.live import Live, why_failed
-from iolaus.plan import Plan, Planner
+from iolaus.plan import Plan
+from iolaus.planner import Planner
 from iolaus.search import FAILURES, GOALS, INTERRUPTED, LOST, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
 from iolaus.space import one_line
 from iolaus.study import STUDY_FOLDER, open_study
@@ -110,7 +112,7 @@ class Sweep:
                 study.set_user_attr(STUDY_FOLDER, plan.folder)
             if study.user_attrs.get(GOALS) != asdict(plan.goals):
                 study.set_user_attr(GOALS, asdict(plan.goals))
-            planner.enqueue(study, plan)
+            enqueue(study, known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan)))
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
