@@ -42,14 +42,16 @@ def test_every_file_composes_and_its_parts_can_be_made(path: Path, tmp_path: Pat
     assert hasattr(made["tracking"], "run")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "hydra" / "sweeper" / "pruner").glob("*.yaml")))
-def test_every_pruner_of_ours_can_be_made(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in FOUND if path not in FILES], ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_every_sampler_and_pruner_of_ours_can_be_made(path: Path) -> None:
     config.register()
+    kind = path.parent.name
     with initialize_config_dir(str(ROOT / "conf")):
-        overrides = ["hydra/sweeper=iolaus", f"hydra/sweeper/pruner={path.stem}"]
+        overrides = ["hydra/sweeper=iolaus", f"hydra/sweeper/{kind}={path.stem}"]
         cfg = compose("config", overrides, return_hydra_config=True)
-    pruner = instantiate(cfg.hydra.sweeper.pruner, _execution_whitelist_=("optuna.pruners.*",))
-    assert isinstance(pruner, optuna.pruners.BasePruner)
+    made = instantiate(cfg.hydra.sweeper[kind], _execution_whitelist_=(f"optuna.{kind}s.*",))
+    assert isinstance(made, {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}[kind])
 
 
 @pytest.mark.parametrize("path", FOUND, ids=[f"{path.parent.name}/{path.stem}" for path in FOUND])
