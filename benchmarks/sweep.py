@@ -27,7 +27,8 @@ from table import Rows, parser, report, take_turns
 
 from iolaus.config import project_root
 from iolaus.journal import open_storage
-from iolaus.search import FOLDER, Goals, Search
+from iolaus.search import Goals, Search
+from iolaus.tally import FOLDER
 
 # Each job notes when it starts: the time between two starts is what a job costs.
 APP = """

@@ -32,7 +32,7 @@ def main() -> None:
     elif kept.folder is None or not kept.folder.is_dir():
         raise InputError(f"the folder of study {args.study}, in which its report belongs, is not here: {kept.folder}")
     else:
-        print(page.write(kept.study, kept.folder))
+        print(page.write_again(kept.study, kept.folder))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.journal import open_storage
-from iolaus.search import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Goals, Search, losses
+from iolaus.search import Goals, Search
+from iolaus.tally import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, losses
 
 ROOT = Path(__file__).parents[1]
 

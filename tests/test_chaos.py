@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from sweeps import App, check, children, gone, kill, wait_until
 
-from iolaus.search import LEASE, is_alive
+from iolaus.tally import LEASE, is_alive
 
 
 def campaign(

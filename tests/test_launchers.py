@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps import ROOT, App, check, children, gone, kill, wait_until
 
 from iolaus.machine import cores
-from iolaus.search import END, INTERRUPTED, LOST
+from iolaus.tally import END, INTERRUPTED, LOST
 
 PACKAGES = {"joblib": "hydra_joblib_launcher", "ray": "hydra_ray_launcher", "submitit_local": "hydra_submitit_launcher"}
 

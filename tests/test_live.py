@@ -21,7 +21,8 @@ from optuna.trial import Trial
 
 from iolaus.journal import open_storage
 from iolaus.live import Live, printable, sparkline, why_failed
-from iolaus.search import FAILED, Goals, Search
+from iolaus.search import Goals, Search
+from iolaus.tally import FAILED
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": CategoricalDistribution(["a" * 60 + "\n"])}
 

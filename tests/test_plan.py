@@ -371,6 +371,21 @@ def test_a_report_is_left_at_the_end(sweep: Sweep) -> None:
     assert (sweep.folder / "study" / "report" / "history.png").exists()
 
 
+def test_a_report_that_is_written_again_has_the_command_for_the_best_while_it_is_the_best(sweep: Sweep) -> None:
+    sweep("x=interval(0.5,1)", "hydra.sweeper.report=true")
+    path, study = sweep.folder / "study" / "report.html", sweep.study()
+    written = path.read_text()
+    assert "Once more:" in written
+    command = written.partition("Once more:</p><pre>")[2].partition("</pre>")[0]
+    path.unlink()
+    page.write_again(study, path.parent)
+    assert command in path.read_text()
+    study.enqueue_trial({"x": 0.25})
+    study.tell(study.ask(), 0.25)
+    page.write_again(study, path.parent)
+    assert "Once more:" not in path.read_text()
+
+
 def test_a_report_that_cannot_be_drawn_costs_nothing_else(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("no space left")

@@ -21,23 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus import search as module
 from iolaus.journal import open_storage
-from iolaus.search import (
-    END,
-    FAILED,
-    FOLDER,
-    GROWN,
-    INTERRUPTED,
-    LOST,
-    MAX_LOSSES,
-    RETRY_OF,
-    STOPPED,
-    STOPS,
-    SURPLUS,
-    TOTAL,
-    Goals,
-    Search,
-    losses,
-)
+from iolaus.search import GROWN, STOPPED, STOPS, TOTAL, Goals, Search
+from iolaus.tally import END, FAILED, FOLDER, INTERRUPTED, LOST, MAX_LOSSES, RETRY_OF, SURPLUS, losses
 
 X, Y = FloatDistribution(0.0, 5.0), FloatDistribution(-1.0, 1.0)
 

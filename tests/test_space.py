@@ -8,7 +8,8 @@ from hydra._internal.utils import create_config_search_path
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from iolaus.errors import InputError
-from iolaus.space import Condition, Parameter, Space, any_value, grid, overrides, parse, read_when
+from iolaus.overrides import any_value, overrides, parse
+from iolaus.space import Condition, Parameter, Space, grid, read_when
 
 LOADER = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import Program
 from optuna.trial import TrialState, create_trial
 
-from iolaus import lease, search
+from iolaus import lease, search, tally
 from iolaus import studies as module
 from iolaus.journal import open_storage
 
@@ -43,7 +43,7 @@ def fill(study: optuna.Study, folder: Path) -> None:
 
 
 def running(study: optuna.Study) -> None:
-    attrs = {search.LEASE: lease.lease()}
+    attrs = {tally.LEASE: lease.lease()}
     study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=attrs))
 
 

@@ -11,8 +11,8 @@ from in_process import NewSweep, Sweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from iolaus.errors import InputError
-from iolaus.search import END, INTERRUPTED
-from iolaus.space import element, parse
+from iolaus.overrides import element, parse
+from iolaus.tally import END, INTERRUPTED
 from iolaus.worker import Worker
 
 APP = """

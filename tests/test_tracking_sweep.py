@@ -13,7 +13,7 @@ from conftest import ROOT, Program
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps import children, gone, kill, wait_until
 
-from iolaus import lease, search, tracking, tracking_sweep
+from iolaus import lease, tally, tracking, tracking_sweep
 from iolaus.journal import open_storage
 
 Runs = dict[str, Any]
@@ -56,7 +56,7 @@ def runs_of(experiment: str) -> tuple[list[Any], dict[int, Any]]:
 
 
 def begun_trial(study: optuna.Study) -> optuna.Trial:
-    attrs = {search.LEASE: lease.lease()}
+    attrs = {tally.LEASE: lease.lease()}
     study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=attrs, user_attrs={"folder": "0"}))
     return optuna.Trial(study, study.trials[-1]._trial_id)
 
@@ -224,7 +224,7 @@ def test_after_kill_nine_each_trial_has_one_finished_run(killed_and_gone_on_with
 
 def test_a_diverged_trial_has_its_reason_everywhere(killed_and_gone_on_with: list[FrozenTrial], home: Path) -> None:
     runs = runs_of("e2e")[1]
-    diverged = [t for t in killed_and_gone_on_with if t.system_attrs.get(search.END) == search.FAILED]
+    diverged = [t for t in killed_and_gone_on_with if t.system_attrs.get(tally.END) == tally.FAILED]
     assert diverged
     for trial in diverged:
         assert "the loss became" in trial.user_attrs["reason"]

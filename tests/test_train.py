@@ -326,6 +326,19 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
     assert (done.output / "optimization_results.yaml").exists()
 
 
+def test_a_dry_run_times_each_branch_and_random_trials_and_leaves_nothing(program: Program) -> None:
+    done = program(
+        "-m", "hparams_search=optuna", "hydra.sweeper.dry_run=true", "hydra.sweeper.timeout_s=0.5", "epochs=1"
+    )
+    assert done.code == 0, done.err
+    branches = [line for line in done.out.splitlines() if "model=" in line and "hparams_search=optuna" in line]
+    assert len(branches) == 7
+    assert all(re.match(r" +\d+\.\d s  model=", line) for line in branches)
+    assert re.search(r"\nabout 0:\d\d:\d\d \(h:mm:ss\) for 60 trials of \d+\.\d s, the mean of 8 random ones", done.out)
+    assert "\nhydra.sweeper.timeout_s ends it after about 0:00:0" in done.out
+    assert not done.output.exists()
+
+
 def test_a_trial_that_is_gone_on_with_sees_no_test_image_either(program: Program) -> None:
     searched = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "epochs=1")
     resumed = program(f"resume={searched.output}/0/checkpoint.pt")

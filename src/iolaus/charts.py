@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from iolaus.axes import SMALL, TEXT, WIDTH, Floats, Scale, canvas, dots, fitted, label, legend, limits, parameters
 from iolaus.live import best_of
 from iolaus.outcome import best_trials, complete_trials, end_of, is_allowed, objectives, shown, sign_of, values_of
-from iolaus.search import FAILED, INTERRUPTED, LOST
+from iolaus.tally import FAILED, INTERRUPTED, LOST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
 """What a sweep would do: its space, its branches, and how long it may take."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import optuna
@@ -15,44 +15,83 @@ from optuna.trial import TrialState
 from iolaus import machine
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
+from iolaus.overrides import one_line
 from iolaus.plan import Plan
-from iolaus.planner import Planner
-from iolaus.space import one_line
+
+DRAWS = 8
+"""How many random trials an estimate is made from: branches alone would weigh rare ones like common ones."""
 
 
 def dry_run(
-    planner: Planner, plan: Plan, hydra_context: HydraContext, master: DictConfig, workers: int
+    plan: Plan,
+    branches: Sequence[Sequence[str]],
+    hydra_context: HydraContext,
+    master: DictConfig,
+    workers: int,
+    timeout_s: float | None,
 ) -> Iterator[str]:
-    """Say in lines what a plan searches; each of its branches has been composed.
+    """Say in lines what a plan searches.
 
     Args:
-        planner: Has made the plan.
         plan: What is to be searched.
+        branches: The overrides of a trial of each branch, all of which have been composed.
         hydra_context: Of the command.
         master: The configuration of the sweep.
         workers: How many there would be.
+        timeout_s: Seconds after which no trial begins.
     """
     yield f"study {plan.study_name}: {plan.goals.n_trials} trials, {workers} workers; {plan.folder}"
     yield from (f"  {line}" for line in plan.space.tree())
-    yield f"{len(planner.branches)} branches, a trial of each composed:"
-    estimates = [
-        callback.estimate_s for callback in hydra_context.callbacks.callbacks if hasattr(callback, "estimate_s")
-    ]
-    seconds = []
-    for branch in planner.branches:
+    yield f"{len(branches)} branches, a trial of each composed:"
+    seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers))
+    for branch in branches:
         took = ""
-        if estimates:
-            config = hydra_context.config_loader.load_sweep_config(master, branch)
-            HydraConfig.instance().set_config(config)
-            task = config.copy()
+        if seconds_of is not None:
             try:
-                with execution_whitelist(hydra_context.execution_whitelist, reset=True):
-                    seconds.append(estimates[0](task, max(1, machine.cores() // workers)))
-                took = f"{seconds[-1]:6.1f} s  "
+                took = f"{seconds_of(branch):6.1f} s  "
             except Exception as error:  # whatever a model may raise: the other branches are worth knowing
                 took = f"cannot run ({one_line(error)}):  "
         yield f"  {took}{' '.join(branch)}"
-    yield _estimate(plan, workers, statistics.fmean(seconds) if seconds else _mean_so_far(plan), bool(seconds))
+    mean, why = _mean_so_far(plan), "the mean of this study so far"
+    if seconds_of is not None:
+        mean, why = _mean_of_draws(plan, hydra_context, master, seconds_of)
+    if mean is None:
+        yield "no trial has run yet from which the time could be estimated"
+        return
+    n_trials = plan.goals.n_trials
+    whole_s = mean * n_trials / workers
+    yield f"about {_clock(whole_s)} for {n_trials} trials of {mean:.1f} s, {why}; pruning makes it less"
+    if timeout_s is not None and timeout_s < whole_s:
+        begun = max(1, round(timeout_s * workers / mean))
+        yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"
+
+
+def _timer(hydra_context: HydraContext, master: DictConfig, threads: int) -> Callable[[Sequence[str]], float] | None:
+    """What times a trial with these overrides: the app's callback, if it has one that can."""
+    found = [callback for callback in hydra_context.callbacks.callbacks if hasattr(callback, "estimate_s")]
+
+    def seconds_of(overrides: Sequence[str]) -> float:
+        config = hydra_context.config_loader.load_sweep_config(master, list(overrides))
+        HydraConfig.instance().set_config(config)
+        with execution_whitelist(hydra_context.execution_whitelist, reset=True):
+            return float(found[0].estimate_s(config.copy(), threads))
+
+    return seconds_of if found else None
+
+
+def _mean_of_draws(
+    plan: Plan, hydra_context: HydraContext, master: DictConfig, seconds_of: Callable[[Sequence[str]], float]
+) -> tuple[float | None, str]:
+    """The mean time of a few random trials, and how it came about."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seconds, failed = [], 0
+    for _ in range(DRAWS):
+        try:
+            seconds.append(seconds_of(plan.suggest(study.ask(), master, hydra_context.execution_whitelist)))
+        except Exception:  # such a trial will fail as early
+            failed += 1
+    why = f"the mean of {len(seconds)} random ones, a few steps of each timed"
+    return statistics.fmean(seconds) if seconds else None, f"{why} ({failed} cannot run)" if failed else why
 
 
 def _mean_so_far(plan: Plan) -> float | None:
@@ -67,9 +106,5 @@ def _mean_so_far(plan: Plan) -> float | None:
     return statistics.fmean(duration.total_seconds() for duration in durations) if durations else None
 
 
-def _estimate(plan: Plan, workers: int, mean: float | None, timed: bool) -> str:
-    if mean is None:
-        return "no trial has run yet from which the time could be estimated"
-    whole = timedelta(seconds=round(mean * plan.goals.n_trials / workers))
-    why = "the mean of the branches, a few steps of each timed" if timed else "the mean of this study so far"
-    return f"about {whole} (h:mm:ss) for {plan.goals.n_trials} trials of {mean:.1f} s, {why}; pruning makes it less"
+def _clock(seconds: float) -> str:
+    return f"{timedelta(seconds=round(seconds))} (h:mm:ss)"

@@ -8,7 +8,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 
 from iolaus.errors import InputError, is_number
-from iolaus.space import Space, as_element, did_you_mean, element, key_of, readable
+from iolaus.overrides import as_element, did_you_mean, element, key_of, readable
+from iolaus.space import Space
 
 log = logging.getLogger(__name__)
 

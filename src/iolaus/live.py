@@ -18,20 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
 from iolaus.lease import holds
-from iolaus.search import (
-    END,
-    FAILED,
-    INTERRUPTED,
-    LEASE,
-    LOST,
-    MAX_LOSSES,
-    NO_REASON,
-    REASON,
-    SURPLUS,
-    Search,
-    Tally,
-    losses,
-)
+from iolaus.search import Search
+from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, LOST, MAX_LOSSES, NO_REASON, REASON, SURPLUS, Tally, losses
 
 log = logging.getLogger(__name__)
 

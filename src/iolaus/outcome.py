@@ -8,7 +8,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.live import best_of
-from iolaus.search import END, FAILED, LOST, MAX_LOSSES, SURPLUS, losses
+from iolaus.tally import END, FAILED, LOST, MAX_LOSSES, SURPLUS, losses
 
 
 def end_of(trial: FrozenTrial) -> str:

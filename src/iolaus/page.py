@@ -17,7 +17,7 @@ from iolaus import charts
 from iolaus.atomic import replaced
 from iolaus.live import printable, why_failed
 from iolaus.outcome import best_trials, end_of, is_allowed, objectives, shown, sign_of
-from iolaus.search import FOLDER, INTERRUPTED, LOST, Tally
+from iolaus.tally import FOLDER, INTERRUPTED, LOST, Tally
 from iolaus.timeline import timeline
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """How many of the best trials for one objective are in the table, and how many reasons of failures below it."""
+KNOWN = "iolaus:report"
+"""A user attribute of a study: what its sweep knew as it wrote the page."""
 PICTURES = {
     "history": (
         "History",
@@ -113,6 +115,22 @@ def write(study: Study, folder: Path, *, command: str | None = None, target: flo
     with replaced(page) as written:
         written.write("\n".join(_page(study, folder, command, pictures)).encode())
     return page
+
+
+def write_again(study: Study, folder: Path) -> Path:
+    """Write the page as the sweep wrote it, with what only the sweep knew: the target, and the best trial's command.
+
+    Args:
+        study: At any time; before its sweep has written a page there is neither.
+        folder: Of the sweep.
+
+    Returns:
+        The path of the page.
+    """
+    known = study.user_attrs.get(KNOWN, {})
+    best = Tally.of(study, study.get_trials(deepcopy=False)).best
+    still_best = best is not None and best.number == known.get("trial")
+    return write(study, folder, command=known["command"] if still_best else None, target=known.get("target"))
 
 
 def _figures(study: Study, target: float | None) -> Iterator[tuple[str, "Figure | None"]]:

@@ -19,8 +19,9 @@ from optuna.trial import Trial
 
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
+from iolaus.overrides import key_of, one_line, overrides
 from iolaus.search import STOPS, Goals, Search
-from iolaus.space import Space, grid, one_line, overrides
+from iolaus.space import Space, grid
 from iolaus.study import seed_of
 
 NEEDS = {"CmaEsSampler": ["cmaes"], "GPSampler": ["scipy", "torch"], "QMCSampler": ["scipy"]}
@@ -60,6 +61,26 @@ class Plan:
         here = self.space.choose(lambda name, _: params.get(name, ""))
         constants = {name: value for name, value in here.items() if name not in params and value != ""}
         return overrides({**constants, **params}, self.fixed, self.deletions)
+
+    def suggest(self, trial: Trial, config: DictConfig, whitelist: Any) -> list[str]:
+        """Have the sampler choose, and give the overrides of the trial.
+
+        Args:
+            trial: Has no parameters yet.
+            config: Of the sweep, for the function that ``custom_search_space`` names.
+            whitelist: What the app allows Hydra to call; None if it does not say.
+
+        Raises:
+            InputError: if that function searches for what is fixed.
+        """
+        here = self.space.choose(trial._suggest)
+        extend = self.extension(whitelist)
+        if extend is not None:
+            extend(config, trial)
+        both = {key_of(name) for name in trial.params} & {key_of(name) for name in self.fixed}
+        if both:
+            raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
+        return overrides({**here, **trial.params}, self.fixed, self.deletions)
 
     def exists(self) -> bool:
         """Whether there is a journal, where the storage is one."""

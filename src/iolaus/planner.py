@@ -21,20 +21,10 @@ from optuna.pruners import NopPruner
 from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute
+from iolaus.overrides import did_you_mean, key_of, overrides, parse
 from iolaus.plan import Plan
 from iolaus.search import Goals
-from iolaus.space import (
-    WHEN,
-    Condition,
-    Parameter,
-    Space,
-    did_you_mean,
-    grid,
-    key_of,
-    overrides,
-    parse,
-    read_when,
-)
+from iolaus.space import WHEN, Condition, Parameter, Space, grid, read_when
 from iolaus.study import Direction, digest, identity
 
 NO_PRUNER = "optuna.pruners.NopPruner"

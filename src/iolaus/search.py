@@ -21,9 +21,8 @@ import dataclasses
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +30,28 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from iolaus.lease import LEASE_S, holds, lease
+from iolaus.lease import LEASE_S, lease
+from iolaus.tally import (
+    DRAW,
+    END,
+    FOLDER,
+    LEASE,
+    LOSSES,
+    LOST,
+    REASON,
+    RETRY_OF,
+    SURPLUS,
+    Tally,
+    is_alive,
+    is_begun,
+    is_ours,
+    losses,
+)
 
 log = logging.getLogger(__name__)
-
-# What a trial carries besides Optuna's own attributes.
-LEASE = "iolaus:lease"
-RETRY_OF = "iolaus:retry_of"
-"""The number of the lost trial whose parameters it takes up."""
-DRAW = "iolaus:draw"
-"""Which stream of random numbers a retry continues: that of the trial that first drew its parameters."""
-LOSSES = "iolaus:losses"
-"""How often its parameters had been lost before it was made."""
-END = "iolaus:end"
-"""Why it is FAIL: one of the following."""
-FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
-REASON = "reason"
-"""A user attribute: what it failed of, in words."""
-NO_REASON = "no reason given"
-FOLDER = "folder"
-"""A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
 
 OF_THE_RUN = ("iolaus:", "constraints", "completed_rung_")
 """What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
@@ -67,10 +65,6 @@ GROWN = "iolaus:n_trials"
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
 """What ends a search."""
 
-MAX_LOSSES = 3
-"""The loss that counts, so that parameters whose trial always gets killed cannot keep a study from ending."""
-JUDGED_FROM = 5
-"""The number of trials from which on the share of failures is judged, or all of them if there are fewer."""
 POLL_S = 0.5
 """Seconds between two looks of a worker that has nothing to do at those that have."""
 
@@ -94,88 +88,6 @@ class Goals:
     patience: int | None = None
     deadline: float | None = None
     stops: int = 0
-
-
-@dataclass
-class Tally:
-    """What the trials up to some number come to."""
-
-    sign: int
-    """1 if the first objective is to be minimized, -1 if it is to be maximized."""
-    size: int = 0
-    counted: int = 0
-    failed: int = 0
-    """Those among the counted that are FAIL."""
-    pruned: int = 0
-    """Those among the counted that are PRUNED."""
-    settings: int = 0
-    """Those that are no trial again of another, and not surplus."""
-    draws: int = 0
-    """Those that are no trial again of another."""
-    running: list[FrozenTrial] = field(default_factory=list)
-    waiting: list[FrozenTrial] = field(default_factory=list)
-    lost: dict[int, tuple[FrozenTrial, int]] = field(default_factory=dict)
-    """Lost and interrupted trials by number, each with its draw."""
-    taken_up: set[int] = field(default_factory=set)
-    """The lost trials that another one takes up."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    best: FrozenTrial | None = None
-    """The best complete trial by the first objective that keeps all constraints."""
-    since_best: int = 0
-    """How many count after it."""
-
-    @classmethod
-    def of(cls, study: Study, trials: Sequence[FrozenTrial] = ()) -> "Tally":
-        """A tally of a study, of none of its trials unless they are given."""
-        tally = cls(-1 if study.directions[0] == StudyDirection.MAXIMIZE else 1)
-        for trial in trials:
-            tally.add(trial)
-        return tally
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Include the next trial."""
-        attrs = trial.system_attrs
-        retry_of, draw = attrs.get(RETRY_OF), attrs.get(DRAW, self.draws)
-        self.size += 1
-        self.draws += retry_of is None
-        end = attrs.get(END, FAILED) if trial.state == TrialState.FAIL else None
-        if end != SURPLUS:
-            self.settings += retry_of is None
-            self.taken_up |= set() if retry_of is None else {retry_of}
-        if trial.state == TrialState.RUNNING:
-            self.running.append(trial)
-        elif trial.state == TrialState.WAITING:
-            self.waiting.append(trial)
-        elif end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES):
-            self.lost[trial.number] = trial, draw
-        elif end != SURPLUS:
-            self.counted += 1
-            self.since_best += 1
-            self.pruned += trial.state == TrialState.PRUNED
-            if end is not None:
-                self.failed += 1
-                self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1
-            elif self.is_best(trial):
-                self.best, self.since_best = trial, 0
-
-    def is_best(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is complete, keeps all constraints, and beats the best."""
-        if trial.state != TrialState.COMPLETE or any(value > 0 for value in trial.constraints.values()):
-            return False
-        return self.best is None or self.sign * trial.values[0] < self.sign * self.best.values[0]
-
-    @property
-    def pending(self) -> list[tuple[FrozenTrial, int]]:
-        """Lost trials that nobody has taken up yet, each with its draw."""
-        return [lost for number, lost in self.lost.items() if number not in self.taken_up]
-
-    def passes(self, target: float) -> bool:
-        """Whether the best value is as good as this one, or better."""
-        return self.best is not None and self.sign * self.best.values[0] <= self.sign * target
-
-    def fails_too_often(self, max_failure_rate: float, n_trials: int) -> bool:
-        """Whether more than this share of the trials has failed, which is judged from `JUDGED_FROM` trials on."""
-        return self.counted >= min(JUDGED_FROM, n_trials) and self.failed > max_failure_rate * self.counted
 
 
 class Search:
@@ -384,33 +296,6 @@ class Search:
         storage = self.study._storage
         storage.set_trial_system_attr(trial_id, END, end)
         storage.set_trial_user_attr(trial_id, REASON, reason[:2000])
-
-
-def is_alive(trial: FrozenTrial) -> bool:
-    """Whether a running trial can still come to an end by itself."""
-    if LEASE in trial.system_attrs:
-        return holds(trial.system_attrs[LEASE])
-    # Another program's, which renews nothing, or one that has just been taken from the queue.
-    assert trial.datetime_start is not None
-    return time.time() < trial.datetime_start.timestamp() + LEASE_S
-
-
-def is_begun(trial: FrozenTrial) -> bool:
-    """Whether all parameters of a trial were chosen."""
-    # Another program's may have none.
-    return FOLDER in trial.user_attrs or LEASE not in trial.system_attrs
-
-
-def is_ours(trial: FrozenTrial) -> bool:
-    """Whether it is this process that has claimed a trial."""
-    held, ours = trial.system_attrs.get(LEASE, {}), lease()
-    return all(held.get(key) == ours[key] for key in ("host", "pid", "started"))
-
-
-def losses(trial: FrozenTrial) -> int:
-    """How often the parameters of a trial have been lost, this time included."""
-    attrs = trial.system_attrs
-    return int(attrs.get(LOSSES, 0) + (attrs.get(END) == LOST))
 
 
 def reseed(sampler: BaseSampler, seed: int, draw: int) -> None:

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.errors import InputError, require
 from iolaus.journal import open_storage
 from iolaus.live import Live
-from iolaus.search import FOLDER, GOALS, GROWN, STOPS, Goals, Search, Tally, is_alive
+from iolaus.search import GOALS, GROWN, STOPS, Goals, Search
 from iolaus.study import STUDY_FOLDER
+from iolaus.tally import FOLDER, Tally, is_alive
 
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""

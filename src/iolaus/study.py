@@ -14,7 +14,8 @@ from optuna.study import Study
 
 from iolaus.current import SAME
 from iolaus.errors import InputError, require
-from iolaus.space import Space, readable
+from iolaus.overrides import readable
+from iolaus.space import Space
 
 Direction = Literal["minimize", "maximize"]
 

@@ -17,10 +17,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.atomic import replaced
+from iolaus.overrides import element
 from iolaus.plan import Plan
 from iolaus.planner import settings_of
-from iolaus.search import FOLDER, Tally
-from iolaus.space import element
+from iolaus.tally import FOLDER, Tally
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,10 @@ def write_report(
 
         best = Tally.of(study, study.get_trials(deepcopy=False)).best
         again = None if best is None else once_more(best, plan, loader, master)
-        return page.write(study, Path(plan.folder), command=again, target=target)
+        known = {"trial": None if best is None else best.number, "command": again, "target": target}
+        if study.user_attrs.get(page.KNOWN) != known:
+            study.set_user_attr(page.KNOWN, known)
+        return page.write_again(study, Path(plan.folder))
     except ModuleNotFoundError as error:  # matplotlib is no part of what sweeps any app
         log.info("no report: %s", error)
     except Exception as error:  # whatever it is: the search has its results

@@ -30,12 +30,13 @@ from iolaus.enqueue import enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.live import Live, why_failed
+from iolaus.overrides import one_line
 from iolaus.plan import Plan
 from iolaus.planner import Planner
-from iolaus.search import FAILURES, GOALS, INTERRUPTED, LOST, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
-from iolaus.space import one_line
+from iolaus.search import FAILURES, GOALS, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
 from iolaus.study import STUDY_FOLDER, open_study
 from iolaus.summary import passed, summary, write_report, write_results
+from iolaus.tally import INTERRUPTED, LOST
 from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ class Sweep:
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
         if self.settings["dry_run"]:
             workers = self._workers(plan.goals.n_trials)
-            for line in dry_run(planner, plan, self.hydra_context, self.config, workers):
+            for line in dry_run(
+                plan, planner.branches, self.hydra_context, self.config, workers, self.settings["timeout_s"]
+            ):
                 say(line)
             return
         storage = open_storage(plan.storage)

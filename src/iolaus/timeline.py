@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from iolaus.axes import SMALL, WIDTH, Floats, Scale, canvas, fitted, legend
 from iolaus.charts import COLORS
 from iolaus.outcome import best_trials, end_of, shown
-from iolaus.search import END, INTERRUPTED, LEASE, LOST
+from iolaus.tally import END, INTERRUPTED, LEASE, LOST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

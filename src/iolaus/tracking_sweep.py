@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from iolaus.search import END, INTERRUPTED, REASON, SURPLUS, Tally
+from iolaus.tally import END, INTERRUPTED, REASON, SURPLUS, Tally
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -24,9 +24,10 @@ from optuna.trial import Trial
 from iolaus import machine
 from iolaus.current import MismatchError, set_current_trial
 from iolaus.errors import InputError
+from iolaus.overrides import one_line
 from iolaus.plan import Plan
-from iolaus.search import FAILED, FOLDER, INTERRUPTED, Search
-from iolaus.space import key_of, one_line, overrides
+from iolaus.search import Search
+from iolaus.tally import FAILED, FOLDER, INTERRUPTED
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Worker:
     def _run_job(self, trial: Trial) -> list[float]:
         """Run the task once, or once for each repeat, and give its values or their means."""
         try:
-            chosen = self._suggest(trial)
+            chosen = self.plan.suggest(trial, self.config, self.hydra_context.execution_whitelist)
         except UpdateFinishedTrialError:  # it has been given up as lost
             raise
         except Exception as error:
@@ -127,17 +128,6 @@ class Worker:
                 if trial.should_prune() and repeat + 1 < self.plan.repeats:
                     raise optuna.TrialPruned(f"pruned after repeat {repeat + 1} of {self.plan.repeats}")
         return [statistics.fmean(values) for values in zip(*runs, strict=True)]
-
-    def _suggest(self, trial: Trial) -> list[str]:
-        """Have the sampler choose, and give the trial's overrides."""
-        here = self.plan.space.choose(trial._suggest)
-        extend = self.plan.extension(self.hydra_context.execution_whitelist)
-        if extend is not None:
-            extend(self.config, trial)
-        both = {key_of(name) for name in trial.params} & {key_of(name) for name in self.plan.fixed}
-        if both:
-            raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
-        return overrides({**here, **trial.params}, self.plan.fixed, self.plan.deletions)
 
     def repeat(self, config: DictConfig, chosen: Sequence[str], number: int) -> DictConfig:
         """The configuration of a trial's repeat: with a seed of its own, in a folder within the trial's."""

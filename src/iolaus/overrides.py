@@ -1,0 +1,138 @@
+"""Overrides as texts: what they search read from them, and values written so that Hydra reads them as they are."""
+
+import difflib
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString, Transformer, ValueType
+from hydra.errors import HydraException
+from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from iolaus.errors import InputError
+
+
+def key_of(name: str) -> str:
+    """A key without the sign that an override begins with, and without its package."""
+    return name.lstrip("+").split("@")[0]
+
+
+def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str, BaseDistribution | str]:
+    """What an override searches, or the text that it sets, by key, as the official sweeper reads it but for two forms.
+
+    Shuffled choices would be another space in each command; ``glob(...)`` is refused there. ``~key=choice(true,false)``
+    searches for whether to delete a key.
+
+    Args:
+        override: Of a key in ``hydra.sweeper.params``, or of the command line.
+        config_loader: Knows the options of a group, for ``glob(...)``.
+
+    Returns:
+        One key; none for a deletion.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        (parsed,) = OverridesParser.create(config_loader).parse_overrides([override])
+        choices: list[Any] = []
+        if parsed.is_delete() and parsed.is_choice_sweep():
+            choices = list(parsed.sweep_iterator(transformer=Transformer.encode))
+            if sorted(map(str, choices)) != ["False", "True"]:
+                raise InputError(f"{override} must be true,false: whether to delete the key")
+            return {f"~{parsed.get_key_element().lstrip('~')}": CategoricalDistribution(choices)}
+        if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            choices = list(parsed.sweep_iterator())
+            if not choices:
+                raise InputError(f"{override} matches no option of this group")
+        elif parsed.is_discrete_sweep() and getattr(parsed.value(), "shuffle", False):
+            choices = list(parsed.sweep_iterator(transformer=Transformer.encode))
+            choices.sort(key=lambda choice: (isinstance(choice, str), choice))
+        if choices:
+            return {parsed.get_key_element(): CategoricalDistribution(choices)}
+        space, fixed, _ = create_params_from_overrides([override])
+        for distribution in space.values():
+            kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
+            if len(kinds) > 1:
+                raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
+        return {**space, **fixed}
+    except InputError:
+        raise
+    except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
+        raise InputError(f"{override} is no search space: {one_line(error)}") from error
+
+
+def any_value(distribution: BaseDistribution) -> Any:
+    """A value that is sure to be in a distribution: the first choice, or one in the middle."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None and not distribution.log:
+        return low + step * (round((high - low) / step) // 2)
+    middle = math.sqrt(low * high) if distribution.log else low + (high - low) / 2
+    return min(max(round(middle), low), high) if isinstance(distribution, IntDistribution) else middle
+
+
+def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
+    """Parameters and what all trials share, as Hydra takes them."""
+    deleted = [name for name, value in params.items() if name.startswith("~") and value]
+    values = {name: element(value) for name, value in params.items() if not name.startswith("~")}
+    return [*(f"{name}={value}" for name, value in {**values, **fixed}.items()), *deleted, *deletions]
+
+
+def element(value: Any) -> str:
+    """What a parameter's value is called in an override.
+
+    A choice that Hydra would read as something else than one value, such as ``"a,b"``, is quoted; others stay as
+    they are, since the sweep has forgotten whether ``[1,2]`` was a list or had quotes.
+    """
+    return _element(value) if isinstance(value, str) else str(value)
+
+
+def as_element(value: Any) -> str:
+    """What a value that YAML has read is called in an override."""
+    if isinstance(value, list):
+        return f"[{','.join(map(as_element, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{as_element(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else element(value)
+
+
+@functools.cache
+def _element(text: str) -> str:
+    try:
+        if not OverridesParser.create().parse_override(f"key={text}").is_sweep_override():
+            return text
+    except HydraException:
+        pass
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def readable(domain: BaseDistribution | str) -> str:
+    """A range in words."""
+    if isinstance(domain, str):
+        return domain
+    if isinstance(domain, CategoricalDistribution):
+        return " | ".join(map(element, domain.choices))
+    assert isinstance(domain, IntDistribution | FloatDistribution)
+    step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
+    kind = ", whole numbers" if isinstance(domain, IntDistribution) and not step else ""
+    return f"{domain.low} to {domain.high}{step}{kind}{', logarithmic' if domain.log else ''}"
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """A question that names the most similar of the known keys, or nothing."""
+    similar = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def one_line(message: object) -> str:
+    """An error or its message in one line, without what Hydra puts around that of its parser."""
+    lines = [line.strip() for line in str(message).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Error ", "See https://"))]
+    return " ".join(kept) or " ".join(lines) or type(message).__name__
