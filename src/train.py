@@ -98,7 +98,8 @@ def main(cfg: DictConfig) -> float | list[float]:
             checkpoint.save_state(output / "checkpoint.pt", state, identity, run.id)
             run.log_epochs(state.history)
             progress.on_epoch(state)
-            iolaus.report(state.epoch, state.history[-1][config.monitored(cfg)])
+            if (objective := config.objectives(cfg)[0]) in state.history[-1]:  # not one of the whole run, such as fit_s
+                iolaus.report(state.epoch, state.history[-1][objective])
 
         try:
             state = engine.fit(

@@ -17,9 +17,10 @@ class SweepCallback(Callback):
     """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
 
     def on_search_start(self, config: DictConfig, directions: list[str], target: float | None) -> None:
-        """Refuse directions that do not fit the objective, and a target that no value can pass."""
+        """Refuse directions that do not fit the objective, a target that no value can pass, bounds of no metric."""
         run_config.check_directions(config, directions)
         run_config.check_target(config, target)
+        run_config.check_constraints(config)
 
     def estimate_s(self, config: DictConfig, threads: int) -> float:
         """Time a few steps of a trial, and give the seconds that its training would take."""

@@ -14,9 +14,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from iolaus.axes import SMALL, TEXT, WIDTH, Floats, Scale, canvas, dots, fitted, label, legend, limits, parameters
-from iolaus.live import best_of
-from iolaus.outcome import best_trials, complete_trials, end_of, is_allowed, objectives, shown, sign_of, values_of
-from iolaus.tally import FAILED, INTERRUPTED, LOST
+from iolaus.outcome import best_trials, complete_trials, end_of, objectives, shown, sign_of, values_of
+from iolaus.tally import FAILED, INTERRUPTED, LOST, best_of, keeps_constraints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +46,7 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
     figure = canvas(sum(heights) + 0.6)
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     numbers = np.array([trial.number for trial in complete])
-    allowed = np.array([is_allowed(trial) for trial in complete])
+    allowed = np.array([keeps_constraints(trial) for trial in complete])
     for i, panel in enumerate(panels[:count]):
         scale = _objective(study, complete, i, also=target if i == 0 else None)
         scale.arrange_y(panel)

@@ -120,6 +120,15 @@ def check(cfg: DictConfig) -> None:
     )
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
+    check_constraints(cfg)
+
+
+def check_constraints(cfg: DictConfig) -> None:
+    """Check that ``constraints`` names metrics of a run.
+
+    Raises:
+        InputError: naming what is none.
+    """
     for metric in cfg.constraints:
         require(metric in METRICS, "constraints", f"bounds of {', '.join(METRICS)}", metric)
 
@@ -255,15 +264,19 @@ def _key(override: str) -> str:
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
     """The shell command that goes on with a run that was started with `overrides`."""
-    options = [
+    kept = [override for override in overrides if _key(override) != "resume"]
+    path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
+    return shlex.join(["python", sys.argv[0], *config_options(sys.argv[1:]), *kept, f"resume={path}"])
+
+
+def config_options(argv: Sequence[str]) -> list[str]:
+    """Hydra's options among these arguments that say which configuration is meant, with their values."""
+    return [
         part
-        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
+        for flag, value in itertools.pairwise([*argv, ""])
         if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
         for part in ([flag] if "=" in flag else [flag, value])
     ]
-    kept = [override for override in overrides if _key(override) != "resume"]
-    path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
-    return shlex.join(["python", sys.argv[0], *options, *kept, f"resume={path}"])
 
 
 def report_mistakes() -> None:

@@ -12,6 +12,7 @@ SAME = "iolaus:same:"
 
 _trial: "Trial | None" = None
 _reports = True
+_repeat: int | None = None
 
 
 class MismatchError(InputError):
@@ -23,10 +24,15 @@ def current_trial() -> "Trial | None":
     return _trial
 
 
-def set_current_trial(trial: "Trial | None", reports: bool = True) -> None:
+def current_repeat() -> int | None:
+    """Which of the trial's repeats the task is run for, from 0; None outside a search and where there is only one."""
+    return _repeat
+
+
+def set_current_trial(trial: "Trial | None", reports: bool = True, repeat: int | None = None) -> None:
     """Say which trial the task is run for, and whether its reports decide on pruning: the worker's business."""
-    global _trial, _reports
-    _trial, _reports = trial, reports
+    global _trial, _reports, _repeat
+    _trial, _reports, _repeat = trial, reports, repeat
 
 
 def require_same(name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import optuna
 from hydra._internal.execution_policy import execution_whitelist
@@ -17,6 +18,7 @@ from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.overrides import one_line
 from iolaus.plan import Plan
+from iolaus.tally import Tally
 
 DRAWS = 8
 """How many random trials an estimate is made from: branches alone would weigh rare ones like common ones."""
@@ -43,7 +45,7 @@ def dry_run(
     yield f"study {plan.study_name}: {plan.goals.n_trials} trials, {workers} workers; {plan.folder}"
     yield from (f"  {line}" for line in plan.space.tree())
     yield f"{len(branches)} branches, a trial of each composed:"
-    seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers))
+    seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers), plan.repeats)
     for branch in branches:
         took = ""
         if seconds_of is not None:
@@ -52,21 +54,24 @@ def dry_run(
             except Exception as error:  # whatever a model may raise: the other branches are worth knowing
                 took = f"cannot run ({one_line(error)}):  "
         yield f"  {took}{' '.join(branch)}"
-    mean, why = _mean_so_far(plan), "the mean of this study so far"
+    finished, mean = _so_far(plan)
+    why = "the mean of this study so far"
     if seconds_of is not None:
         mean, why = _mean_of_draws(plan, hydra_context, master, seconds_of)
     if mean is None:
         yield "no trial has run yet from which the time could be estimated"
         return
-    n_trials = plan.goals.n_trials
-    whole_s = mean * n_trials / workers
-    yield f"about {_clock(whole_s)} for {n_trials} trials of {mean:.1f} s, {why}; pruning makes it less"
+    left = max(0, plan.goals.n_trials - finished)
+    whole_s = mean * left / workers
+    yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}; pruning makes it less"
     if timeout_s is not None and timeout_s < whole_s:
         begun = max(1, round(timeout_s * workers / mean))
         yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"
 
 
-def _timer(hydra_context: HydraContext, master: DictConfig, threads: int) -> Callable[[Sequence[str]], float] | None:
+def _timer(
+    hydra_context: HydraContext, master: DictConfig, threads: int, repeats: int
+) -> Callable[[Sequence[str]], float] | None:
     """What times a trial with these overrides: the app's callback, if it has one that can."""
     found = [callback for callback in hydra_context.callbacks.callbacks if hasattr(callback, "estimate_s")]
 
@@ -74,7 +79,7 @@ def _timer(hydra_context: HydraContext, master: DictConfig, threads: int) -> Cal
         config = hydra_context.config_loader.load_sweep_config(master, list(overrides))
         HydraConfig.instance().set_config(config)
         with execution_whitelist(hydra_context.execution_whitelist, reset=True):
-            return float(found[0].estimate_s(config.copy(), threads))
+            return repeats * float(found[0].estimate_s(config.copy(), threads))
 
     return seconds_of if found else None
 
@@ -94,16 +99,19 @@ def _mean_of_draws(
     return statistics.fmean(seconds) if seconds else None, f"{why} ({failed} cannot run)" if failed else why
 
 
-def _mean_so_far(plan: Plan) -> float | None:
-    """Seconds that a trial of the study has taken so far, if there is one."""
-    if "://" not in plan.storage and not plan.exists():
-        return None
+def _so_far(plan: Plan) -> tuple[int, float | None]:
+    """How many trials of the study count already, and the seconds that a complete one has taken, if there is one."""
+    path = plan.storage.removeprefix("sqlite:///")
+    if "://" not in path and not Path(path).exists():  # to look would make it
+        return 0, None
     try:
         study = optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
     except (KeyError, InputError, OptunaError):
-        return None
-    durations = [t.duration for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.duration]
-    return statistics.fmean(duration.total_seconds() for duration in durations) if durations else None
+        return 0, None
+    trials = study.get_trials(deepcopy=False)
+    durations = [trial.duration for trial in trials if trial.state == TrialState.COMPLETE and trial.duration]
+    mean = statistics.fmean(duration.total_seconds() for duration in durations) if durations else None
+    return Tally.of(study, trials).counted, mean
 
 
 def _clock(seconds: float) -> str:

@@ -200,7 +200,7 @@ class NonFiniteLossError(ArithmeticError):
 
 def train_epoch(
     model: nn.Module,
-    loader: Loader,
+    loader: Iterable[Batch],
     optimizer: Optimizer,
     scheduler: Any = None,
     *,

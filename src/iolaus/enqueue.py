@@ -8,8 +8,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study
 
 from iolaus.errors import InputError, is_number
-from iolaus.overrides import as_element, did_you_mean, element, key_of, readable
-from iolaus.space import Space
+from iolaus.overrides import as_element, did_you_mean, equal, key_of, readable
+from iolaus.space import Parameter, Space
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,8 @@ def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
     outside = object()
 
     def default(name: str, domain: BaseDistribution) -> Any:
-        value = False if name.startswith("~") else default_of(key_of(name))
         try:
-            return _in_range(name, domain, value)
+            return _in_range(name, domain, False if name.startswith("~") else default_of(key_of(name)))
         except InputError as error:
             log.warning("%s; among the defaults it is chosen by the sampler", error)
             return outside
@@ -59,31 +58,44 @@ def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def _given(space: Space, given: Any) -> dict[str, Any]:
+    """What one mapping names, with the parents that its conditional keys need."""
     if not isinstance(given, dict):
         raise InputError(f"{ENQUEUE} must list defaults and mappings of keys to values, but got {given}")
-    known = {parameter.key: parameter for parameter in space.searched}
+    keys = {parameter.key for parameter in space.searched}
     for key in given:
-        if key_of(key) not in known:
-            raise InputError(f"{ENQUEUE}: {key} is not searched{did_you_mean(key_of(key), known)}")
+        if key_of(key) not in keys:
+            raise InputError(f"{ENQUEUE}: {key} is not searched{did_you_mean(key_of(key), keys)}")
     values = {key_of(key): value for key, value in given.items()}
-    for parameter in space.searched:
+    params: dict[str, Any] = {}
+    left = list(values)
+    while left:
+        parameter = _only_one(space, left.pop(0), values)
+        assert not isinstance(parameter.domain, str)
+        params[parameter.name] = _in_range(parameter.key, parameter.domain, values[parameter.key])
         for condition in parameter.when:
-            other = values.get(condition.parent)
-            exists = other is None or condition.holds({condition.parent: as_element(other)})
-            alone = sum(p.key == parameter.key for p in space.searched) == 1
-            if parameter.key in values and alone and not exists:
-                raise InputError(f"{ENQUEUE}: {parameter.key} exists only when {condition}, not with {other}")
-    return {known[key].name: _in_range(key, _domain(space, key, values), value) for key, value in values.items()}
+            if condition.parent in values:
+                continue
+            if len(condition.values) > 1:
+                raise InputError(f"{ENQUEUE}: {parameter.key} exists only when {condition}: say which")
+            values[condition.parent] = condition.values[0]
+            if condition.parent in keys:
+                left.append(condition.parent)
+    return params
 
 
-def _domain(space: Space, key: str, values: Mapping[str, Any]) -> BaseDistribution:
-    """The range of a key that may have several: of the branch that the other values lead to."""
-    texts = {name: as_element(value) for name, value in values.items()}
-    fitting = [
-        p for p in space.searched if p.key == key and all(c.parent not in texts or c.holds(texts) for c in p.when)
-    ]
-    assert not isinstance(fitting[0].domain, str)
-    return fitting[0].domain
+def _only_one(space: Space, key: str, values: Mapping[str, Any]) -> Parameter:
+    """The parameter of a key, which may have several ranges, in the branch that the other values lead to."""
+    every = [parameter for parameter in space.searched if parameter.key == key]
+    fitting = [p for p in every if all(c.parent not in values or c.holds(values) for c in p.when)]
+    if not fitting:
+        broken = [c for c in every[0].when if c.parent in values and not c.holds(values)]
+        where = " or when ".join(" and ".join(map(str, p.when)) for p in every)
+        others = ", ".join(as_element(values[condition.parent]) for condition in broken)
+        raise InputError(f"{ENQUEUE}: {key} exists only when {where}, not with {others}")
+    if len(fitting) > 1:
+        where = " or when ".join(" and ".join(map(str, p.when)) for p in fitting)
+        raise InputError(f"{ENQUEUE}: {key} has a range of its own when {where}: say which")
+    return fitting[0]
 
 
 def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
@@ -94,7 +106,7 @@ def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
     """
     if isinstance(domain, CategoricalDistribution):
         for choice in domain.choices:
-            if element(choice) == as_element(value):
+            if equal(choice, value):
                 return choice
     elif (
         is_number(value)

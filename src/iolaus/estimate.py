@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -39,18 +38,19 @@ def seconds(cfg: DictConfig, threads: int) -> float:
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # so that no rate can make it diverge
 
-    def epoch(loader: Any, learn: bool) -> float:
-        """Seconds for all of its batches, from those of a few."""
-        batches = list(itertools.islice(iter(loader), WARM_UP + TIMED))
-        warm_up = min(WARM_UP, len(batches) - 1)
-        for part in (batches[:warm_up], batches[warm_up:]):
+    def epoch(loader: engine.Loader, learn: bool) -> float:
+        """Seconds for all of its batches, from those of a few, which are made meanwhile."""
+        batches, count = iter(loader), min(WARM_UP + TIMED, len(loader))
+        warm_up = min(WARM_UP, count - 1)
+        for steps in (warm_up, count - warm_up):
             start = time.perf_counter()
-            if part and learn:
+            part = itertools.islice(batches, steps)
+            if steps and learn:
                 engine.train_epoch(model, part, optimizer, precision=precision)
-            elif part:
+            elif steps:
                 engine.infer(model, part, precision=precision)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return (time.perf_counter() - start) / len(part) * len(loader)
+        return (time.perf_counter() - start) / (count - warm_up) * len(loader)
 
     return float(cfg.epochs * (epoch(train, learn=True) + epoch(val, learn=False)))

@@ -13,13 +13,13 @@ from datetime import timedelta
 from typing import Any, TextIO
 
 from optuna.pruners import NopPruner
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError
 from iolaus.lease import holds
+from iolaus.overrides import start_of
 from iolaus.search import Search
-from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, LOST, MAX_LOSSES, NO_REASON, REASON, SURPLUS, Tally, losses
+from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, NO_REASON, REASON, SURPLUS, Tally, is_tried_again
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,15 @@ class Live:
         self.out = out or sys.stdout
         self.in_place = alone and self.out.isatty()
         trials = search.study.get_trials(deepcopy=False)
-        self.seen = {trial.number for trial in trials if trial.state.is_finished()}
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        self.seen = {trial.number for trial in ended}
         self.settled = 0
-        tally = search.tally()
         self.shown = Tally.of(search.study)
-        self.shown.best = tally.best
-        self.start = self.last_status = time.monotonic()
-        self.before = tally.counted
         self.curve: list[float] = []  # the best value after each complete trial
+        for trial in sorted(ended, key=ended_at):
+            self._improve(trial)
+        self.start = self.last_status = time.monotonic()
+        self.before = search.tally().counted
         self.workers_seen: dict[tuple[str, int] | int, tuple[int, dict[str, Any] | None]] = {}
         self.lines = 0  # at the terminal's foot
         self.broken = self.warned = False
@@ -66,13 +67,13 @@ class Live:
         """Show the last ones that ended, and stop."""
         self.done.set()
         self.thread.join()
-        self._look(last=True)
+        self.look(last=True)
 
     def _watch(self) -> None:
         while not self.done.wait(self.every_s):
-            self._look()
+            self.look()
 
-    def _look(self, last: bool = False) -> None:
+    def look(self, last: bool = False) -> None:
         """Show what is new. Whatever goes wrong here, the trials go on."""
         try:
             if not self.broken:
@@ -92,15 +93,12 @@ class Live:
             trial for trial in trials[self.settled :] if trial.state.is_finished() and trial.number not in self.seen
         ]
         lines = []
-        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or trial.datetime_start):  # type: ignore
+        for trial in sorted(ended, key=ended_at):
             self.seen.add(trial.number)
             if trial.system_attrs.get(END) == SURPLUS:
                 continue
             self._warn_of_silence(trial)
-            better = self.shown.is_best(trial)
-            self.shown.best = trial if better else self.shown.best
-            if trial.state == TrialState.COMPLETE and self.shown.best is not None:
-                self.curve.append(self.shown.best.values[0])
+            better = self._improve(trial)
             lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
         tally = self.search.tally()
         now = time.monotonic()
@@ -115,6 +113,14 @@ class Live:
                 self.last_status = now
             self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
+
+    def _improve(self, trial: FrozenTrial) -> bool:
+        """Draw the curve on to a trial that has ended; gives whether it is the best so far."""
+        better = self.shown.is_best(trial)
+        self.shown.best = trial if better else self.shown.best
+        if trial.state == TrialState.COMPLETE and self.shown.best is not None:
+            self.curve.append(self.shown.best.values[0])
+        return better
 
     def _warn_of_silence(self, trial: FrozenTrial) -> None:
         """Say once that a pruner has nothing to go by."""
@@ -143,13 +149,11 @@ class Live:
             counts.append(f"{tally.failed} failed")
         here = tally.counted - self.before
         if here > 0:
-            left = (time.monotonic() - self.start) / here * (self.search.n_trials - tally.counted)
+            left = (time.monotonic() - self.start) / here * max(0, self.search.n_trials - tally.counted)
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]
         if (best := self.shown.best) is not None:
-            curve = (
-                f"  {sparkline(self.curve)}" if self.in_place and (self.out.encoding or "").lower() == "utf-8" else ""
-            )
+            curve = f"  {sparkline(self.curve)}" if (self.out.encoding or "").lower() == "utf-8" else ""
             lines.append(f"  best {best.values[0]:.6g} (trial {best.number}){curve}: {settings(best.params)}")
         return lines
 
@@ -168,9 +172,10 @@ class Live:
         return [line for _, line in sorted(lines)]
 
 
-def best_of(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The best complete trial by the first objective that keeps all constraints."""
-    return Tally.of(study, trials).best
+def ended_at(trial: FrozenTrial) -> float:
+    """When a trial that has ended did so, in seconds since the epoch; another program may not have said it."""
+    moment = trial.datetime_complete or trial.datetime_start
+    return 0.0 if moment is None else moment.timestamp()
 
 
 def ended_line(trial: FrozenTrial, best: bool) -> str:
@@ -182,7 +187,7 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
     elif trial.state == TrialState.FAIL:
         end, how = trial.system_attrs.get(END, FAILED), "failed"
         why = f" ({printable(trial.user_attrs.get(REASON, NO_REASON))})"
-        if end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES):
+        if is_tried_again(trial):
             how, why = end, f", to be tried again{'' if end == INTERRUPTED else why}"
     else:
         how = trial.state.name.lower()
@@ -215,7 +220,10 @@ def sparkline(values: Sequence[float], width: int = 20) -> str:
 
 def settings(params: Mapping[str, Any]) -> str:
     """Parameters as overrides."""
-    shown = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    shown = (
+        f"{start_of(name)}={value:.6g}" if isinstance(value, float) else f"{start_of(name)}={value}"
+        for name, value in params.items()
+    )
     return printable(" ".join(shown))
 
 

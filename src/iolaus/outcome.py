@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus.live import best_of
-from iolaus.tally import END, FAILED, LOST, MAX_LOSSES, SURPLUS, losses
+from iolaus.tally import END, FAILED, LOST, SURPLUS, best_of, is_tried_again
 
 
 def end_of(trial: FrozenTrial) -> str:
@@ -19,7 +18,7 @@ def end_of(trial: FrozenTrial) -> str:
     if trial.state != TrialState.FAIL:
         return trial.state.name.lower()
     end = str(trial.system_attrs.get(END, FAILED))
-    return FAILED if end == LOST and losses(trial) >= MAX_LOSSES else end
+    return FAILED if end == LOST and not is_tried_again(trial) else end
 
 
 def shown(study: Study) -> list[FrozenTrial]:
@@ -30,11 +29,6 @@ def shown(study: Study) -> list[FrozenTrial]:
 def complete_trials(study: Study) -> list[FrozenTrial]:
     """Those that have values."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def is_allowed(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps all constraints."""
-    return all(value <= 0 for value in trial.constraints.values())
 
 
 def best_trials(study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -15,10 +15,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError
 
+BRANCH = " when "
+"""Stands in the name of a parameter whose key has a range of its own in each of several branches."""
+
+
+def start_of(name: str) -> str:
+    """How the override of a parameter begins: its name without the branch."""
+    return name.partition(BRANCH)[0]
+
 
 def key_of(name: str) -> str:
-    """A key without the sign that an override begins with, and without its package."""
-    return name.lstrip("+").split("@")[0]
+    """A key without the sign that an override begins with, and without its package and its branch."""
+    return start_of(name).lstrip("+").split("@")[0]
 
 
 def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str, BaseDistribution | str]:
@@ -80,8 +88,8 @@ def any_value(distribution: BaseDistribution) -> Any:
 
 def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
     """Parameters and what all trials share, as Hydra takes them."""
-    deleted = [name for name, value in params.items() if name.startswith("~") and value]
-    values = {name: element(value) for name, value in params.items() if not name.startswith("~")}
+    deleted = [start_of(name) for name, value in params.items() if name.startswith("~") and value]
+    values = {start_of(name): element(value) for name, value in params.items() if not name.startswith("~")}
     return [*(f"{name}={value}" for name, value in {**values, **fixed}.items()), *deleted, *deletions]
 
 
@@ -111,6 +119,15 @@ def _element(text: str) -> str:
     except HydraException:
         pass
     return QuotedString(text, Quote.single).with_quotes()
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values are written alike, or are the same number."""
+    texts = as_element(one), as_element(other)
+    try:
+        return math.isclose(*map(float, texts), rel_tol=1e-9, abs_tol=1e-12)
+    except ValueError:  # Hydra reads true in any case
+        return texts[0] == texts[1] or (texts[0].lower() == texts[1].lower() in ("true", "false"))
 
 
 def readable(domain: BaseDistribution | str) -> str:

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus import charts
 from iolaus.atomic import replaced
 from iolaus.live import printable, why_failed
-from iolaus.outcome import best_trials, end_of, is_allowed, objectives, shown, sign_of
-from iolaus.tally import FOLDER, INTERRUPTED, LOST, Tally
+from iolaus.outcome import best_trials, end_of, objectives, shown, sign_of
+from iolaus.tally import FOLDER, INTERRUPTED, LOST, Tally, best_of, keeps_constraints
 from iolaus.timeline import timeline
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def write_again(study: Study, folder: Path) -> Path:
         The path of the page.
     """
     known = study.user_attrs.get(KNOWN, {})
-    best = Tally.of(study, study.get_trials(deepcopy=False)).best
+    best = best_of(study, study.get_trials(deepcopy=False))
     still_best = best is not None and best.number == known.get("trial")
     return write(study, folder, command=known["command"] if still_best else None, target=known.get("target"))
 
@@ -160,7 +160,8 @@ def _page(study: Study, folder: Path, command: str | None, pictures: dict[str, b
         yield f"<h2>Best trial: {best[0].number}</h2>"
         yield from _facts(study, best[0], folder)
     if command is not None:
-        yield f"<p>Once more:</p><pre>{html.escape(command)}</pre>"
+        which = "Once more:" if one else f"The best in {_text(objectives(study)[0])} once more:"
+        yield f"<p>{which}</p><pre>{html.escape(command)}</pre>"
     reasons = why_failed(Tally.of(study, trials).reasons)
     if reasons:
         yield "<h2>Why trials failed</h2><ul>"
@@ -207,7 +208,7 @@ def _facts(study: Study, trial: FrozenTrial, folder: Path) -> Iterator[str]:
 def _ranked(study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The best trials for one objective, the best first."""
     sign = sign_of(study, 0)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_allowed(trial)]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and keeps_constraints(trial)]
     return sorted(complete, key=lambda trial: sign * trial.values[0])[:SHOWN]
 
 

@@ -82,10 +82,6 @@ class Plan:
             raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
         return overrides({**here, **trial.params}, self.fixed, self.deletions)
 
-    def exists(self) -> bool:
-        """Whether there is a journal, where the storage is one."""
-        return Path(self.storage).exists()
-
     def open(self) -> Search:
         """Look at the study, which must exist."""
         assert self.seed is not None
@@ -135,8 +131,8 @@ class Plan:
         config = dict(self.sampler)
         if config["_target_"] == "optuna.samplers.TPESampler" and config.get("group", False) is None:
             # Without groups a conditional parameter would be sampled independently of the others.
-            config["group"] = self.space.is_conditional
-            config["multivariate"] = True if self.space.is_conditional else config.get("multivariate")
+            config["group"] = self.space.is_conditional and config.get("multivariate") is not False
+            config["multivariate"] = config["group"] or config.get("multivariate")
         sampler = _instantiate(config, "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
         if getattr(sampler, "func", None) is GridSampler:
             sampler = sampler(grid(self.space))

@@ -15,13 +15,13 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import NopPruner
 
 from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute
-from iolaus.overrides import did_you_mean, key_of, overrides, parse
+from iolaus.overrides import did_you_mean, key_of, one_line, overrides, parse, start_of
 from iolaus.plan import Plan
 from iolaus.search import Goals
 from iolaus.space import WHEN, Condition, Parameter, Space, grid, read_when
@@ -58,10 +58,12 @@ class Planner:
         self._check_numbers()
         space, fixed, deletions = self._space(arguments)
         sampler, pruner = dict(given["sampler"]), dict(given["pruner"])
-        n_trials = given["n_trials"]
+        points = None
         if sampler["_target_"] == "optuna.samplers.GridSampler":
+            if given["enqueue"]:
+                raise InputError("hydra.sweeper.enqueue has no place in a grid, which goes through all of its points")
             try:
-                n_trials = min(n_trials, math.prod(len(values) for values in grid(space).values()))
+                points = math.prod(len(values) for values in grid(space).values())
             except ValueError as error:
                 raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
 
@@ -84,7 +86,8 @@ class Planner:
             study_name=name,
             folder=str(folder),
             goals=Goals(
-                n_trials=n_trials,
+                n_trials=given["n_trials"] if points is None else min(given["n_trials"], points),
+                limit=points,
                 max_failure_rate=given["max_failure_rate"],
                 target=given["target"] if given["at_target"] == "stop" else None,
                 patience=given["patience"],
@@ -139,6 +142,18 @@ class Planner:
         fixed: dict[str, str] = {}
         deletions: list[str] = []
         sometimes = list(read_when(self.settings["when"] or {}, self.loader))
+
+        def hold(name: str, domain: BaseDistribution | str) -> None:
+            key = key_of(name)
+            everywhere.pop(key, None)
+            for known in [known for known in fixed if key_of(known) == key]:
+                del fixed[known]
+            if isinstance(domain, str):
+                fixed[name] = domain
+            else:
+                everywhere[key] = Parameter(name, domain)
+
+        replaced: dict[str, tuple[str, BaseDistribution | str]] = {}
         of_params = [f"{key}={value}" for key, value in (self.settings["params"] or {}).items()]
         for override in [*of_params, *arguments]:
             read = parse(override, self.loader)
@@ -147,14 +162,21 @@ class Planner:
                 key = key_of(name)
                 if override in arguments and any(p.key == key for p in sometimes) and key not in everywhere:
                     sometimes = [dataclasses.replace(p, domain=domain) if p.key == key else p for p in sometimes]
-                    continue
-                everywhere.pop(key, None)
-                fixed = {known: text for known, text in fixed.items() if key_of(known) != key}
-                if isinstance(domain, str):
-                    fixed[name] = domain
+                    replaced[key] = name, domain
                 else:
-                    everywhere[key] = Parameter(name, domain)
-        parameters = [*everywhere.values(), *self._resolved(sometimes, everywhere, fixed, deletions)]
+                    hold(name, domain)
+        declared = {parameter.key for parameter in sometimes}
+        narrowed = {key_of(argument.partition("=")[0]) for argument in arguments}
+        while True:  # what one round drops, the conditions of others may be on
+            left = self._resolved(sometimes, everywhere, fixed, deletions, declared, narrowed)
+            settled, sometimes = len(left) == len(sometimes), left
+            # An override of a key none of whose branches is left is one like any other.
+            for key in [key for key in replaced if all(p.key != key for p in sometimes)]:
+                hold(*replaced.pop(key))
+                settled = False
+            if settled:
+                break
+        parameters = [*everywhere.values(), *sometimes]
         self._check_options(parameters)
         return Space(parameters), fixed, deletions
 
@@ -164,22 +186,47 @@ class Planner:
         everywhere: Mapping[str, Parameter],
         fixed: Mapping[str, str],
         deletions: Sequence[str],
+        declared: set[str],
+        narrowed: set[str],
     ) -> list[Parameter]:
-        """Conditional parameters without the conditions on what is not searched, and without those that cannot be."""
+        """Conditional parameters without the conditions on what is not searched, and without those that cannot be.
+
+        Args:
+            sometimes: The conditional parameters.
+            everywhere: The others by key.
+            fixed: What is not searched.
+            deletions: Keys that are deleted.
+            declared: Keys that ``when`` has named: where their branches are gone, the configuration may lack them.
+            narrowed: Keys that the command line has given a range, which need not have all values of a condition.
+        """
         searched = {*everywhere, *(parameter.key for parameter in sometimes)}
-        known: dict[str, Any] = {}
+        composed = functools.cache(lambda: self._composed(fixed, deletions))
 
         def holds(condition: Condition) -> bool:
-            if condition.parent not in known:
-                known[condition.parent] = self._default(condition.parent, self._composed(fixed, deletions))
+            try:
+                value = self._default(condition.parent, composed())
+            except InputError:
+                if condition.parent in declared:
+                    return False
+                raise
             self._require_options(condition.parent, condition.values)
-            return condition.holds(known)
+            return condition.holds({condition.parent: value})
+
+        def possible(condition: Condition) -> Condition | None:
+            """A condition on what is searched with the values that it may have on this command line."""
+            if condition.parent not in narrowed:
+                return condition
+            self._require_options(condition.parent, condition.values)
+            parents = [p for p in (*everywhere.values(), *sometimes) if p.key == condition.parent]
+            values = tuple(value for value in condition.values if any(p.can_be(value) for p in parents))
+            return Condition(condition.parent, values) if values else None
 
         resolved = []
         for parameter in sometimes:
-            left = tuple(condition for condition in parameter.when if condition.parent in searched)
-            if all(holds(condition) for condition in parameter.when if condition not in left):
-                resolved.append(dataclasses.replace(parameter, when=left))
+            left = [possible(condition) for condition in parameter.when if condition.parent in searched]
+            kept = tuple(condition for condition in left if condition is not None)
+            if len(kept) == len(left) and all(holds(c) for c in parameter.when if c.parent not in searched):
+                resolved.append(dataclasses.replace(parameter, when=kept))
         return resolved
 
     def _composed(self, fixed: Mapping[str, str], deletions: Sequence[str]) -> DictConfig:
@@ -232,19 +279,26 @@ class Planner:
             return
         tables = {key.rpartition(".")[0] for key in known}
         for parameter in space.parameters:
-            exists = parameter.key in known or parameter.key in tables or self._is_group(parameter.key)
-            named = any(override.startswith(f"{parameter.name}=") for override in branch)
-            if named and not exists and not parameter.name.startswith(("+", "~")):
+            key = parameter.key.lstrip("~")
+            exists = key in known or key in tables or self._is_group(key)
+            named = any(override.partition("=")[0] == start_of(parameter.name) for override in branch)
+            if named and not exists and not parameter.name.startswith("+"):
                 where = f" with {' '.join(groups)}" if groups else ""
-                raise InputError(
-                    f"the configuration{where} has no {parameter.key}{did_you_mean(parameter.key, known)} "
-                    f"A key that exists only sometimes is searched under {WHEN}"
-                ) from error
+                hint = "" if parameter.when else f"; a key that exists only sometimes is searched under {WHEN}"
+                meant = did_you_mean(key, {*known, *tables})
+                raise InputError(f"the configuration{where} has no {key}{meant}{hint}") from error
 
     def default_of(self, plan: Plan) -> Callable[[str], Any]:
         """Tells what a key is in the configuration as it is, without anything that is searched."""
-        composed = functools.cache(lambda: self._composed(plan.fixed, plan.deletions))
-        return lambda key: self._default(key, composed())
+
+        def composed() -> DictConfig:
+            try:
+                return self._composed(plan.fixed, plan.deletions)
+            except ConfigCompositionException as error:
+                raise InputError(f"the defaults do not go with what is fixed: {one_line(error)}") from error
+
+        once = functools.cache(composed)
+        return lambda key: self._default(key, once())
 
     def _shared(self, composed: DictConfig, space: Space, fixed: Mapping[str, str]) -> dict[str, Any]:
         """What all trials have in common: the configuration of any of them, but for what is searched."""

@@ -19,6 +19,7 @@ number of them may work on one study. These rules make the total exact:
 import contextlib
 import dataclasses
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,15 @@ GROWN = "iolaus:n_trials"
 
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
 """What ends a search."""
+ENDS = {
+    TOTAL: "its total",
+    FAILURES: "too many failures",
+    TARGET: "hydra.sweeper.target={target}",
+    PATIENCE: "hydra.sweeper.patience={patience}: so many trials without a better one",
+    TIMEOUT: "hydra.sweeper.timeout_s={timeout_s}",
+    STOPPED: "a request to stop",
+}
+"""The same in words, with what it is to be filled with."""
 
 POLL_S = 0.5
 """Seconds between two looks of a worker that has nothing to do at those that have."""
@@ -75,6 +85,7 @@ class Goals:
 
     Args:
         n_trials: The study's total.
+        limit: How many trials there can be: as many as a grid has points; None where there is no limit.
         max_failure_rate: In [0, 1]; above it nothing is claimed any more.
         target: A value that is to be passed.
         patience: How many trials may follow on the best one.
@@ -88,6 +99,7 @@ class Goals:
     patience: int | None = None
     deadline: float | None = None
     stops: int = 0
+    limit: int | None = None
 
 
 class Search:
@@ -111,13 +123,16 @@ class Search:
     ) -> None:
         """Look at a study; nothing is changed."""
         self.study, self.goals, self.seed = study, goals, seed
-        self.n_trials = goals.n_trials  # until somebody is found to have asked for more
+        self.n_trials = goals.n_trials
+        """The total, which `tally` raises as soon as somebody has asked for more."""
         self.attrs = {name: value for name, value in (attrs or {}).items() if name not in (FOLDER, REASON)}
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
         self._settled = Tally.of(study)
 
     def tally(self, before: int | None = None) -> Tally:
         """Count all trials, or those with smaller numbers than `before`."""
+        grown = self.study._storage.get_study_user_attrs(self.study._study_id).get(GROWN, 0)
+        self.n_trials = min(max(self.goals.n_trials, grown), self.goals.limit or sys.maxsize)
         trials = self.study.get_trials(deepcopy=False)[:before]
         # What is finished does not change, so it is counted once.
         while self._settled.size < len(trials) and trials[self._settled.size].state.is_finished():
@@ -130,6 +145,7 @@ class Search:
             lost=settled.lost.copy(),
             taken_up=settled.taken_up.copy(),
             reasons=settled.reasons.copy(),
+            ends=settled.ends.copy(),
         )
         for trial in trials[tally.size :]:
             tally.add(trial)
@@ -138,7 +154,6 @@ class Search:
     def ended_by(self, tally: Tally) -> str | None:
         """What has ended the search, so that there is nothing left to claim, now or later; None while it goes on."""
         goals, attrs = self.goals, self.study.user_attrs
-        self.n_trials = max(goals.n_trials, attrs.get(GROWN, 0))
         if tally.fails_too_often(goals.max_failure_rate, self.n_trials):
             return FAILURES
         if tally.counted >= self.n_trials:

@@ -1,5 +1,8 @@
 """What is searched: parameters with their ranges, of which some exist only where others have certain values."""
 
+import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 from hydra.errors import HydraException
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from iolaus.errors import InputError
-from iolaus.overrides import any_value, as_element, element, key_of, one_line, parse, readable
+from iolaus.overrides import BRANCH, any_value, as_element, element, equal, key_of, one_line, parse, readable, start_of
 
 WHEN = "hydra.sweeper.when"
 
@@ -30,7 +33,7 @@ class Condition:
 
     def holds(self, chosen: Mapping[str, Any]) -> bool:
         """Whether it is fulfilled; what does not exist has no value."""
-        return self.parent in chosen and as_element(chosen[self.parent]) in map(element, self.values)
+        return self.parent in chosen and any(equal(chosen[self.parent], value) for value in self.values)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Parameter:
     """A key that is searched, or that has a value of its own where its conditions hold."""
 
     name: str
-    """As an override begins, which may be with ``+``; with ``~`` the choice is whether to delete the key."""
+    """What Optuna calls it: as its override begins, which may be with ``+``; with ``~`` the choice is whether to delete
+    the key. In a space of which other branches have another range for the key, its own branch follows (`BRANCH`)."""
     domain: BaseDistribution | str
     """What its value is chosen from; a text is an override's value that is not chosen."""
     when: tuple[Condition, ...] = ()
@@ -51,9 +55,9 @@ class Parameter:
     def can_be(self, value: Any) -> bool:
         """Whether it may have a value."""
         if isinstance(self.domain, str):
-            return element(value) == self.domain
+            return equal(value, self.domain)
         if isinstance(self.domain, CategoricalDistribution):
-            return element(value) in map(element, self.domain.choices)
+            return any(equal(value, choice) for choice in self.domain.choices)
         try:
             return bool(self.domain._contains(self.domain.to_internal_repr(value)))
         except (TypeError, ValueError):
@@ -63,15 +67,19 @@ class Parameter:
 class Space:
     """All parameters, parents first.
 
+    A key that has a range of its own in each of several branches is a parameter of its own in each of them, since
+    Optuna keeps one range for a name.
+
     Args:
         parameters: In any order.
 
     Raises:
-        InputError: if conditions form a cycle, name what their parent cannot be, or give a key two ranges at once.
+        InputError: if conditions form a cycle, name what their parent cannot be, or give a key two ranges at once, or
+            if a parameter can never exist.
     """
 
     def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
-        """Check and sort the parameters."""
+        """Check and sort the parameters, and tell those of one key apart."""
         self.parameters = _parents_first(list(parameters))
         for parameter in self.parameters:
             for condition in parameter.when:
@@ -80,6 +88,13 @@ class Space:
             for other in self.parameters[:number]:
                 if one.key == other.key and not _exclude_each_other(one.when, other.when):
                     raise InputError(f"{one.key} has two ranges at once: under {_under(other)} and under {_under(one)}")
+            if self._required(one.when) is None:
+                raise InputError(f"{one.key} can never exist: {_under(one)} its conditions exclude each other")
+        several = {key for key, count in Counter(p.key for p in self.searched).items() if count > 1}
+        self.parameters = [
+            dataclasses.replace(p, name=f"{p.name}{BRANCH}{' and '.join(map(str, p.when))}") if p.key in several else p
+            for p in self.parameters
+        ]
 
     def __bool__(self) -> bool:
         """Whether anything is searched."""
@@ -97,7 +112,7 @@ class Space:
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The range of each parameter by name, of those that have several the last."""
+        """The range of each parameter by name."""
         return {p.name: p.domain for p in self.parameters if not isinstance(p.domain, str)}
 
     def choose(self, choose: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
@@ -119,35 +134,58 @@ class Space:
         return chosen
 
     def branches(self, is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
-        """Assignments in which each parameter exists once, and each option of a group and of a parent is chosen once.
+        """Assignments that between them have whatever may decide on which keys there are.
+
+        Each parameter exists under each of the values that its conditions name. Each option of a parent and of a group
+        is chosen once, and each option of a group for every parameter that lies in the group.
 
         Args:
             is_group: Whether a key is a config group, whose options differ in what keys there are.
         """
         parents = {condition.parent for parameter in self.parameters for condition in parameter.when}
+        choices = {p.key: p.domain.choices for p in self.parameters if isinstance(p.domain, CategoricalDistribution)}
         found: list[dict[str, Any]] = []
         for parameter in self.parameters:
-            wanted = [self._required(parameter.when)]
-            if isinstance(parameter.domain, CategoricalDistribution) and (
-                parameter.key in parents or is_group(parameter.key)
-            ):
-                wanted = [{**wanted[0], parameter.key: choice} for choice in parameter.domain.choices]
-            for wish in wanted:
-                branch = self.choose(lambda name, domain, wish=wish: wish.get(key_of(name), any_value(domain)))  # type: ignore[misc]
+            wishes: list[dict[str, Any]] = [{}]
+            for condition in parameter.when:
+                wishes += [{condition.parent: value} for value in condition.values[1:]]
+            for key in choices:
+                lies_in = is_group(key) and parameter.key.startswith(f"{key.replace('/', '.')}.")
+                decides = key == parameter.key and (key in parents or is_group(key) or key.startswith("~"))
+                if lies_in or decides:
+                    wishes += [{key: choice} for choice in choices[key]]
+            for wish in wishes:
+                required = self._required(parameter.when, wish)
+                if required is None:  # the parameter does not exist with this option
+                    continue
+                branch = self.choose(
+                    lambda name, domain, wanted=required: wanted.get(key_of(name), any_value(domain))  # type: ignore[misc]
+                )
                 # A parameter that does not differ from group to group is the same everywhere.
                 if branch not in found:
                     found.append(branch)
         return found or [{}]
 
-    def _required(self, when: Sequence[Condition]) -> dict[str, Any]:
-        """Values of parents under which conditions hold, and those under which the parents exist."""
-        values: dict[str, Any] = {}
+    def _required(self, when: Sequence[Condition], given: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Values of parents under which conditions hold and the parents exist; None if there are none.
+
+        Args:
+            when: The conditions.
+            given: Values by key that are to be among them.
+        """
+        values = dict(given or {})
         for condition in when:
-            for parent in self.parameters:
-                fitting = [value for value in condition.values if parent.can_be(value)]
-                if parent.key == condition.parent and fitting:
-                    values |= {**self._required(parent.when), condition.parent: fitting[0]}
+            if condition.parent in values and not condition.holds(values):
+                return None
+            for parent, value in itertools.product(self.parameters, condition.values):
+                if parent.key != condition.parent or not parent.can_be(values.get(condition.parent, value)):
+                    continue
+                more = self._required(parent.when, {condition.parent: value, **values})
+                if more is not None:
+                    values = more
                     break
+            else:
+                return None
         return values
 
     def _check(self, condition: Condition) -> None:
@@ -158,26 +196,30 @@ class Space:
                 raise InputError(
                     f"{WHEN} names {condition.parent}={element(value)}, which it cannot be: it is searched in {ranges}"
                 )
+        if any(isinstance(p.domain, FloatDistribution) and p.domain.step is None for p in parents):
+            raise InputError(f"{WHEN} names values of {condition.parent}, which is searched in a continuous range")
 
     def facts(self) -> dict[str, str]:
         """What the space is, by names that tell branches apart."""
-        return {
-            " when ".join([parameter.name, *(" and ".join(map(str, parameter.when)),) * bool(parameter.when)]): (
-                parameter.domain if isinstance(parameter.domain, str) else readable(parameter.domain)
-            )
-            for parameter in self.parameters
-        }
+        facts = {}
+        for parameter in self.parameters:
+            where = f"{BRANCH}{' and '.join(map(str, parameter.when))}" if parameter.when else ""
+            domain = parameter.domain
+            facts[f"{start_of(parameter.name)}{where}"] = domain if isinstance(domain, str) else readable(domain)
+        return facts
 
     def tree(self) -> Iterator[str]:
         """The space in lines, each branch under its condition."""
-        width = max((len(parameter.name) + 2 * len(parameter.when) for parameter in self.parameters), default=0)
+        width = max(
+            (len(start_of(parameter.name)) + 2 * len(parameter.when) for parameter in self.parameters), default=0
+        )
         yield from self._tree((), width)
 
     def _tree(self, above: tuple[Condition, ...], width: int) -> Iterator[str]:
         indent, depth = "  " * len(above), len(above)
         for parameter in self.parameters:
             if parameter.when == above:
-                yield f"{indent}{parameter.name.ljust(width - 2 * depth)}  {readable(parameter.domain)}"
+                yield f"{indent}{start_of(parameter.name).ljust(width - 2 * depth)}  {readable(parameter.domain)}"
         below = [p.when[: depth + 1] for p in self.parameters if len(p.when) > depth and p.when[:depth] == above]
         for branch in dict.fromkeys(below):
             yield f"{indent}when {branch[-1]}"
@@ -204,9 +246,7 @@ def _parents_first(parameters: list[Parameter]) -> list[Parameter]:
 
 def _exclude_each_other(one: Sequence[Condition], other: Sequence[Condition]) -> bool:
     return any(
-        a.parent == b.parent and not set(map(element, a.values)) & set(map(element, b.values))
-        for a in one
-        for b in other
+        a.parent == b.parent and not any(equal(x, y) for x in a.values for y in b.values) for a in one for b in other
     )
 
 
@@ -234,7 +274,8 @@ def read_when(tree: Any, config_loader: ConfigLoader, above: tuple[Condition, ..
                 raise InputError(f"{WHEN} must begin with a condition such as optimizer=sgd, but got {name}")
             if isinstance(value, dict):
                 raise InputError(f"{WHEN}.{name} must be a range or a value, or be a condition such as {name}=VALUE")
-            for key, domain in parse(f"{name}={value}", config_loader).items():
+            text = value if isinstance(value, str) else as_element(value)
+            for key, domain in parse(f"{name}={text}", config_loader).items():
                 yield Parameter(key, domain, above)
             continue
         if not isinstance(value, dict):
@@ -251,7 +292,9 @@ def _values(parent: str, values: str) -> tuple[Any, ...]:
             if not parsed.is_choice_sweep():
                 raise InputError(f"{WHEN}: {parent}={values} must name values, not a range")
             return tuple(parsed.sweep_iterator(transformer=Transformer.encode))
-        return (parsed.get_value_element_as_str(),)
+        value = parsed.value()
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (value if is_number else parsed.get_value_element_as_str(),)
     except (ValueError, HydraException) as error:
         raise InputError(f"{WHEN}: {parent}={values} is no condition: {one_line(error)}") from error
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, require
 from iolaus.journal import open_storage
 from iolaus.live import Live
-from iolaus.search import GOALS, GROWN, STOPS, Goals, Search
+from iolaus.search import ENDS, GOALS, GROWN, STOPS, Goals, Search
 from iolaus.study import STUDY_FOLDER
 from iolaus.tally import FOLDER, Tally, is_alive
 
@@ -78,7 +79,9 @@ def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
     for source in [storage] if storage is not None else map(str, journals):
         opened = open_storage(source)
         for name in optuna.get_all_study_names(opened):
-            study = optuna.load_study(study_name=name, storage=opened)
+            study = optuna.load_study(
+                study_name=name, storage=opened, pruner=NopPruner()
+            )  # nothing is pruned from here
             folder = study.user_attrs.get(STUDY_FOLDER)
             known = Path(source).parent if storage is None else Path(folder) if folder else None
             yield Kept(study, known, in_folder=storage is None)
@@ -137,10 +140,9 @@ def free(kept: Kept) -> int:
         folder = kept.trial_folder(trial)
         if folder is None or trial.number in best:
             continue
-        for path in (folder / name for name in FREED):
-            if path.is_file():
-                freed += path.stat().st_size
-                path.unlink()
+        for path in [path for name in FREED for path in folder.rglob(name)]:  # a repeat has a folder in the trial's
+            freed += path.stat().st_size
+            path.unlink()
     return freed
 
 
@@ -153,10 +155,12 @@ def grow(kept: Kept, n_trials: int) -> None:
     """Raise a study's total, also for the commands that search now.
 
     Raises:
-        InputError: if it is not above the total that it has.
+        InputError: if it is not above the total that the last command asked for, or more than there can be.
     """
-    known = max(_goals(kept).n_trials, kept.study.user_attrs.get(GROWN, 0))
-    require(n_trials > known, "the new total", f"above the one that it has, {known}", n_trials)
+    goals = _goals(kept)
+    require(n_trials > goals.n_trials, "the new total", f"above the command's own, {goals.n_trials}", n_trials)
+    if goals.limit is not None and n_trials > goals.limit:
+        raise InputError(f"{kept.study.study_name} goes through a grid of {goals.limit} points: it cannot grow beyond")
     kept.study.set_user_attr(GROWN, n_trials)
 
 
@@ -168,16 +172,19 @@ def watch(kept: Kept, idle_s: float = 10.0) -> str:
         idle_s: Seconds without any trial at work after which nobody is taken to be.
     """
     search = Search(kept.study, _goals(kept), 0, kept.folder or Path())
-    tally, last = search.tally(), time.monotonic()
-    with Live(search, alone=True):
-        while (idle := time.monotonic() - last) < idle_s:
-            tally = search.tally()
-            if any(is_alive(trial) for trial in tally.running):
-                last = time.monotonic()
-            elif (end := search.ended_by(tally)) is not None:
-                return f"{tally.counted} trials finished; ended by its {end}"
-            time.sleep(0.5)
-    return f"{tally.counted} trials finished; nobody has been at work for {idle:.0f} s"
+    live, last = Live(search, alone=True), time.monotonic()
+    while (idle := time.monotonic() - last) < idle_s:
+        live.look()
+        tally = search.tally()
+        if any(is_alive(trial) for trial in tally.running):
+            last = time.monotonic()
+        elif (end := search.ended_by(tally)) is not None:
+            live.look(last=True)
+            goals = {"timeout_s": "its value", **dataclasses.asdict(search.goals)}
+            return f"{tally.counted} trials finished; ended by {ENDS[end].format(**goals)}"
+        time.sleep(0.5)
+    live.look(last=True)
+    return f"{search.tally().counted} trials finished; nobody has been at work for {idle:.0f} s"
 
 
 def _goals(kept: Kept) -> Goals:

@@ -1,6 +1,5 @@
 """What a sweep leaves: the best of its study, as a file and in words."""
 
-import itertools
 import logging
 import shlex
 import sys
@@ -17,10 +16,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.atomic import replaced
-from iolaus.overrides import element
+from iolaus.config import config_options
+from iolaus.outcome import best_trials
+from iolaus.overrides import as_element
 from iolaus.plan import Plan
 from iolaus.planner import settings_of
-from iolaus.tally import FOLDER, Tally
+from iolaus.tally import FOLDER, Tally, best_of
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,7 @@ def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) 
         loader: Hydra's, for what the group that chooses a search has set.
         master: The configuration of the sweep.
     """
-    one = Tally.of(study, study.get_trials(deepcopy=False)).best
-    best = study.best_trials if len(study.directions) > 1 else [] if one is None else [one]
+    best = best_trials(study, study.get_trials(deepcopy=False))
     if len(study.directions) > 1:
         yield f"{len(best)} trials that no other beats in all objectives (optimization_results.yaml has them all):"
     for trial in best[:SHOWN]:
@@ -78,14 +78,12 @@ def write_report(
     try:
         from iolaus import page
 
-        best = Tally.of(study, study.get_trials(deepcopy=False)).best
+        best = best_of(study, study.get_trials(deepcopy=False))
         again = None if best is None else once_more(best, plan, loader, master)
         known = {"trial": None if best is None else best.number, "command": again, "target": target}
         if study.user_attrs.get(page.KNOWN) != known:
             study.set_user_attr(page.KNOWN, known)
         return page.write_again(study, Path(plan.folder))
-    except ModuleNotFoundError as error:  # matplotlib is no part of what sweeps any app
-        log.info("no report: %s", error)
     except Exception as error:  # whatever it is: the search has its results
         log.warning("the report could not be written: %s: %s", type(error).__name__, error)
     return None
@@ -108,15 +106,9 @@ def passed(study: Study, target: float) -> str:
 
 def command(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> str:
     """The shell command of a single run with these overrides."""
-    options = [
-        part
-        for flag, value in itertools.pairwise([*sys.argv[1:], ""])
-        if flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-        for part in ([flag] if "=" in flag else [flag, value])
-    ]
     module = getattr(sys.modules["__main__"], "__spec__", None)
     program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
-    return shlex.join(["python", *program, *options, *_without_search(overrides, loader, master)])
+    return shlex.join(["python", *program, *config_options(sys.argv[1:]), *_without_search(overrides, loader, master)])
 
 
 def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> list[str]:
@@ -127,7 +119,7 @@ def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: Dict
     trial = settings_of(loader.load_sweep_config(master, list(overrides)))
     single = settings_of(loader.load_configuration(master.hydra.job.config_name, kept, RunMode.RUN))
     return kept + [
-        f"{'' if name in single else '+'}{name}={element(value)}"
+        f"{'' if name in single else '+'}{name}={as_element(value)}"
         for name, value in trial.items()
         if single.get(name, MISSING) != value
     ]

@@ -22,6 +22,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
@@ -33,7 +34,7 @@ from iolaus.live import Live, why_failed
 from iolaus.overrides import one_line
 from iolaus.plan import Plan
 from iolaus.planner import Planner
-from iolaus.search import FAILURES, GOALS, PATIENCE, STOPPED, TARGET, TIMEOUT, TOTAL, Search
+from iolaus.search import ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
 from iolaus.study import STUDY_FOLDER, open_study
 from iolaus.summary import passed, summary, write_report, write_results
 from iolaus.tally import INTERRUPTED, LOST
@@ -41,13 +42,6 @@ from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
 
-ENDS = {
-    TOTAL: "its total",
-    TARGET: "hydra.sweeper.target={target}",
-    PATIENCE: "hydra.sweeper.patience={patience}: so many trials without a better one",
-    TIMEOUT: "hydra.sweeper.timeout_s={timeout_s}",
-    STOPPED: "a request to stop",
-}
 DYING_S = 5.0
 """Seconds within which processes are expected to be gone after an interruption."""
 
@@ -98,6 +92,7 @@ class Sweep:
         plan, facts = planner.plan(arguments)
         self.first = planner.branches[0]
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
+        first = known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan))
         if self.settings["dry_run"]:
             workers = self._workers(plan.goals.n_trials)
             for line in dry_run(
@@ -113,9 +108,12 @@ class Sweep:
             plan = plan.begun(study)
             if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
                 study.set_user_attr(STUDY_FOLDER, plan.folder)
-            if study.user_attrs.get(GOALS) != asdict(plan.goals):
+            before = study.user_attrs.get(GOALS, {})
+            if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
+                study.set_user_attr(GROWN, 0)  # this command asks for another total than the one that was raised
+            if before != asdict(plan.goals):
                 study.set_user_attr(GOALS, asdict(plan.goals))
-            enqueue(study, known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan)))
+            enqueue(study, first)
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
@@ -239,8 +237,10 @@ class Sweep:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
         say(f"ended by {ENDS[ended_by].format(**self.settings)}: {state}")
-        if not any(trial.values for trial in search.study.get_trials(deepcopy=False)):
-            raise SweepError(f"error: none of {tally.counted} trials came to a value")
+        if tally.best is None:
+            complete = any(trial.state == TrialState.COMPLETE for trial in search.study.get_trials(deepcopy=False))
+            what = "keeps all constraints" if complete else "came to a value"
+            raise SweepError(f"error: none of {tally.counted} trials {what} ({tally.pruned} were pruned)")
 
 
 def say(line: str) -> None:

@@ -1,9 +1,11 @@
 """What trials carry besides Optuna's own attributes, and what those of a study come to."""
 
+import bisect
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -57,8 +59,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     best: FrozenTrial | None = None
     """The best complete trial by the first objective that keeps all constraints."""
-    since_best: int = 0
-    """How many count after it."""
+    ends: list[datetime] = field(default_factory=list)
+    """When those that count ended, in order."""
 
     @classmethod
     def of(cls, study: Study, trials: Sequence[FrozenTrial] = ()) -> "Tally":
@@ -82,23 +84,30 @@ class Tally:
             self.running.append(trial)
         elif trial.state == TrialState.WAITING:
             self.waiting.append(trial)
-        elif end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES):
+        elif is_tried_again(trial):
             self.lost[trial.number] = trial, draw
         elif end != SURPLUS:
             self.counted += 1
-            self.since_best += 1
+            if trial.datetime_complete is not None:
+                bisect.insort(self.ends, trial.datetime_complete)
             self.pruned += trial.state == TrialState.PRUNED
             if end is not None:
                 self.failed += 1
                 self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1
             elif self.is_best(trial):
-                self.best, self.since_best = trial, 0
+                self.best = trial
 
     def is_best(self, trial: FrozenTrial) -> bool:
         """Whether a trial is complete, keeps all constraints, and beats the best."""
-        if trial.state != TrialState.COMPLETE or any(value > 0 for value in trial.constraints.values()):
+        if trial.state != TrialState.COMPLETE or not keeps_constraints(trial):
             return False
         return self.best is None or self.sign * trial.values[0] < self.sign * self.best.values[0]
+
+    @property
+    def since_best(self) -> int:
+        """How many of those that count have ended after the best one had."""
+        ended = None if self.best is None else self.best.datetime_complete
+        return 0 if ended is None else len(self.ends) - bisect.bisect_right(self.ends, ended)
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:
@@ -112,6 +121,22 @@ class Tally:
     def fails_too_often(self, max_failure_rate: float, n_trials: int) -> bool:
         """Whether more than this share of the trials has failed, which is judged from `JUDGED_FROM` trials on."""
         return self.counted >= min(JUDGED_FROM, n_trials) and self.failed > max_failure_rate * self.counted
+
+
+def best_of(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The best complete trial by the first objective that keeps all constraints."""
+    return Tally.of(study, trials).best
+
+
+def keeps_constraints(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps all constraints."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def is_tried_again(trial: FrozenTrial) -> bool:
+    """Whether a trial ended without saying anything about its parameters, which another one therefore takes up."""
+    end = trial.system_attrs.get(END)
+    return trial.state == TrialState.FAIL and (end == INTERRUPTED or (end == LOST and losses(trial) < MAX_LOSSES))
 
 
 def is_alive(trial: FrozenTrial) -> bool:

@@ -123,7 +123,9 @@ class MLflow:
             if isinstance(error, KeyboardInterrupt):
                 end, status = {"reason": "interrupted"}, "KILLED"
             elif trial is not None and type(error).__name__ == "TrialPruned":  # Optuna's, which need not be imported
-                end, status = {**tracking_sweep.tags_of_pruned(trial), "reason": str(error) or "pruned"}, "FINISHED"
+                ended = trial.study.get_trials(deepcopy=False)[trial.number]
+                end = {**tracking_sweep.tags_of_pruned(ended), "reason": str(error) or "pruned"}
+                status = "FINISHED"
             with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
                 mlflow.set_tags({key: _text(value) for key, value in end.items()})
                 mlflow.end_run(status)

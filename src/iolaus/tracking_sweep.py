@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
+from iolaus.current import current_repeat
+from iolaus.overrides import start_of
 from iolaus.tally import END, INTERRUPTED, REASON, SURPLUS, Tally
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ KEY = "tracking_key"
 RUN_ID = "mlflow_run_id"
 """A user attribute of a study, and of a trial."""
 PARENT = "mlflow.parentRunId"
+REPEAT = "repeat"
+"""A tag of the run of a trial's repeat: which of them it is, from 0."""
+VALUE = "trial/value"
+"""A metric of such a run: the trial's value, which is the mean of its repeats."""
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -26,13 +32,15 @@ def tags_of(trial: "Trial") -> dict[str, str]:
     """The tags that lead from a trial's run to its study and to the sweep's run."""
     study = trial.study
     tags = {"study": study.study_name, "trial": str(trial.number), "mlflow.runName": f"trial {trial.number}"}
+    if (repeat := current_repeat()) is not None:
+        tags |= {REPEAT: str(repeat), "mlflow.runName": f"trial {trial.number}, repeat {repeat}"}
     parent = study.user_attrs.get(RUN_ID)  # missing where another sweeper's callback would have made it
     return tags | ({PARENT: parent} if parent is not None else {})
 
 
-def tags_of_pruned(trial: "Trial") -> dict[str, str]:
+def tags_of_pruned(trial: "FrozenTrial") -> dict[str, str]:
     """The tags that tell a pruned trial, and the step, or epoch, at which it ended, if it had reported any."""
-    step = trial.study._storage.get_trial(trial._trial_id).last_step
+    step = trial.last_step
     return {"state": "PRUNED", **({} if step is None else {"pruned_at_step": str(step)})}
 
 
@@ -92,16 +100,28 @@ def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) 
         for run in page:
             number = int(run.data.tags.get("trial", -1))  # a user may have put a run of another kind there
             recorded.add(number)
-            if run.info.status == "RUNNING" and number in trials and trials[number].state.is_finished():
-                _end_run(client, run.info.run_id, trials[number])
+            if number in trials:
+                _finish(client, run, trials[number])
     for number, trial in trials.items():
         # It failed before it had one. A surplus number was never a trial.
         if trial.state.name == "FAIL" and number not in recorded and trial.system_attrs.get(END) != SURPLUS:
             tags = {"study": study.study_name, "trial": str(number), PARENT: parent}
             run_id = client.create_run(experiment_id, tags=tags, run_name=f"trial {number}").info.run_id
             for name, value in trial.params.items():
-                client.log_param(run_id, _param(name), str(value)[:5000])
+                client.log_param(run_id, _param(start_of(name)), str(value)[:5000])
             _end_run(client, run_id, trial)
+
+
+def _finish(client: Any, run: Any, trial: "FrozenTrial") -> None:
+    """Have a run say what became of its trial, as far as it could not know it when it ended."""
+    run_id, tags = run.info.run_id, run.data.tags
+    if run.info.status == "RUNNING" and trial.state.is_finished():
+        _end_run(client, run_id, trial)
+    elif trial.state == TrialState.PRUNED and "state" not in tags:  # between two of its repeats
+        for name, value in tags_of_pruned(trial).items():
+            client.set_tag(run_id, name, value)
+    elif trial.state == TrialState.COMPLETE and REPEAT in tags and len(trial.values) == 1:
+        client.log_metric(run_id, VALUE, trial.values[0])
 
 
 def _param(name: str) -> str:
@@ -111,7 +131,8 @@ def _param(name: str) -> str:
 
 def _end_run(client: Any, run_id: str, trial: "FrozenTrial") -> None:
     if trial.state == TrialState.PRUNED:
-        client.set_tag(run_id, "state", "PRUNED")
+        for name, value in tags_of_pruned(trial).items():
+            client.set_tag(run_id, name, value)
     if REASON in trial.user_attrs:
         client.set_tag(run_id, REASON, trial.user_attrs[REASON][:5000])
     client.set_terminated(run_id, status_of(trial))

@@ -122,7 +122,7 @@ class Worker:
         for repeat in range(self.plan.repeats):
             again = self.repeat(config, chosen, repeat)
             # Of all other pruners' kinds the first repeat decides: the others have no such steps to compare with.
-            runs.append(self._values(trial, again, reports=repeat == 0 and not between))
+            runs.append(self._values(trial, again, reports=repeat == 0 and not between, repeat=repeat))
             if between:
                 trial.report(runs[-1][0], repeat)
                 if trial.should_prune() and repeat + 1 < self.plan.repeats:
@@ -171,9 +171,9 @@ class Worker:
             config.hydra.sweep.subdir = free
         return config
 
-    def _values(self, trial: Trial, config: DictConfig, reports: bool = True) -> list[float]:
+    def _values(self, trial: Trial, config: DictConfig, reports: bool = True, repeat: int | None = None) -> list[float]:
         """What the task returned, as numbers; raises what it raised."""
-        set_current_trial(trial, reports)
+        set_current_trial(trial, reports, repeat)
         try:
             job = run_job(
                 hydra_context=self.hydra_context,
