@@ -21,7 +21,7 @@ from optuna.trial import Trial
 
 from iolaus.journal import open_storage
 from iolaus.live import Live, printable, sparkline, why_failed
-from iolaus.search import Goals, Search
+from iolaus.search import GROWN, Goals, Search
 from iolaus.tally import FAILED
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "name": CategoricalDistribution(["a" * 60 + "\n"])}
@@ -97,12 +97,38 @@ def test_the_status_says_what_has_ended_what_runs_what_is_best_and_what_is_left(
     search.fail(begin(search), FAILED, "ValueError: no")
     begin(search, step1=0.25, step2=0.75)
     live.last_status = -1e9
-    live._look()
+    live.look()
     status = out.getvalue().splitlines()[-1]
     assert status.startswith("2 of 10 trials finished, 1 failed, about 0:00:")
     assert "1 running" in status
     assert "best 0.5 (trial 0): optimizer.lr=" in status
     assert "worker 0: trial 2: step 2, 0.75: optimizer.lr=" in status
+
+
+def test_a_total_that_is_raised_is_shown_and_leaves_no_negative_time(tmp_path: Path) -> None:
+    search = new_search(tmp_path, n_trials=2)
+    out = io.StringIO()
+    live = Live(search, alone=False, out=out)
+    for value in (0.5, 0.25, 0.75):
+        begun = search.study.ask() if value == 0.75 else begin(search)
+        search.study.tell(begun, value)
+    live.last_status = -1e9
+    live.look()
+    assert out.getvalue().splitlines()[-1].startswith("3 of 2 trials finished, about 0:00:00 left")
+    search.study.set_user_attr(GROWN, 9)
+    live.last_status = -1e9
+    live.look()
+    assert out.getvalue().splitlines()[-1].startswith("3 of 9 trials finished, about 0:00:")
+
+
+def test_the_curve_of_the_best_begins_with_the_first_trial_of_the_study(tmp_path: Path) -> None:
+    search = new_search(tmp_path)
+    for value in (0.25, 0.5, 0.125):
+        search.tell(begin(search), [value])
+    live = Live(search, alone=False, out=io.StringIO())
+    assert live.curve == [0.25, 0.5, 0.5]
+    assert live.shown.best is not None
+    assert live.shown.best.number == 1
 
 
 def test_each_trial_that_ends_has_one_line(tmp_path: Path) -> None:
@@ -130,10 +156,10 @@ def test_in_a_terminal_the_status_stays_at_the_foot_however_narrow_it_is(tmp_pat
         assert live.in_place
         one, other = begin(search), begin(search, step1=0.25)
         for _ in range(3):
-            live._look()
+            live.look()
         search.tell(one, [0.5])
-        live._look()
-        live._look()
+        live.look()
+        live.look()
     text = "".join(screen.lines)
     assert text.count("trials finished") == 1
     assert text.count("trial 0: 0.5") == 1
@@ -151,8 +177,8 @@ def test_in_a_low_terminal_the_foot_is_no_higher_than_it(tmp_path: Path) -> None
         begin(search)
     with terminal(columns=80, rows=10) as (out, screen):
         live = Live(search, alone=True, out=out)
-        live._look()
-        live._look()
+        live.look()
+        live.look()
     assert "  and 13 more lines" in screen.lines
     assert len(screen.lines) == 10
 
@@ -190,8 +216,8 @@ def test_a_storage_that_is_away_for_a_while_is_asked_again(
     search.tell(begin(search), [1.0])
     with monkeypatch.context() as context:
         context.setattr(search.study, "get_trials", lambda **_: 1 / 0)
-        live._look()
-    live._look()
+        live.look()
+    live.look()
     assert "cannot be shown: ZeroDivisionError" in caplog.text
     assert out.getvalue().startswith("trial 0: 1 (best so far)")
 
@@ -231,7 +257,7 @@ def test_pruned_trials_are_counted_apart(tmp_path: Path) -> None:
     live = Live(search, alone=False, out=out)
     search.prune(begin(search, step1=0.5))
     live.last_status = -1e9
-    live._look()
+    live.look()
     assert "1 of 10 trials finished, 1 of them pruned, " in out.getvalue()
 
 
@@ -244,7 +270,7 @@ def test_each_worker_that_lives_has_a_line(tmp_path: Path) -> None:
         if ended:
             search.tell(trial, [1.0])
         live.last_status = -1e9
-        live._look()
+        live.look()
     working, idle = (line for line in out.getvalue().splitlines() if "trials finished" in line)
     assert "worker 0: trial 0: step 3, 0.5: optimizer.lr=" in working
     assert "worker 0: between two trials" in idle

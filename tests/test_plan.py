@@ -7,12 +7,18 @@ from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
 
 from iolaus import page
+from iolaus.search import GROWN
 
 APP = """
 import hydra, iolaus
+from hydra.experimental.callback import Callback
 from hydra.core.hydra_config import HydraConfig
 
-@hydra.main(config_path="conf", config_name="config")
+class Timed(Callback):
+    def estimate_s(self, config, threads):
+        return 100 * config.x
+
+@hydra.main(config_path="conf", config_name="config", execution_whitelist=("app.Timed",))
 def main(cfg):
     if cfg.task == "seeds":
         with open(f"{HydraConfig.get().runtime.output_dir}/ran", "a") as file:
@@ -80,6 +86,32 @@ hydra: {sweeper: {when: {model.norm=true: {x: '1,2'}, x=1: {model.norm: 'true,fa
 defaults: [config, {override model: layers}, _self_]
 hydra: {sweeper: {params: {'~model.layers.conv': 'choice(true, false)', model.layers.drop: 'null,0.5'}}}
 """,
+    "ranges.yaml": """
+defaults: [config, _self_]
+hydra:
+  sweeper:
+    params: {optimizer: 'choice(adam, sgd)'}
+    when:
+      optimizer=adam: {optimizer.lr: 'tag(log, interval(0.001, 0.01))', x: 'choice(1, 2)'}
+      optimizer=sgd: {optimizer.lr: 'interval(0.1, 1)', x: 'choice(3, 4)'}
+""",
+    "chain.yaml": """
+defaults: [config, _self_]
+hydra:
+  sweeper:
+    params: {model: 'choice(mlp, cnn)', x: 'interval(0, 1)'}
+    when:
+      model=cnn: {+depth: '1,2'}
+      depth=2: {+width: '3,4'}
+""",
+    "timed.yaml": """
+defaults: [config, _self_]
+hydra: {callbacks: {timed: {_target_: app.Timed}}}
+""",
+    "misspelt_layer.yaml": """
+defaults: [config, {override model: layers}, _self_]
+hydra: {sweeper: {params: {'~model.layers.cnv': 'choice(false, true)'}}}
+""",
     "model/cnn.yaml": "{channels: [16], norm: true}",
     "model/mlp.yaml": "{width: 10}",
     "model/layers.yaml": "{layers: {conv: 1, drop: 2}}",
@@ -119,8 +151,8 @@ def test_a_trial_has_the_parameters_of_its_branch_and_no_others(sweep: Sweep, sa
 
 
 def test_what_is_fixed_leaves_only_its_own_branches(sweep: Sweep) -> None:
-    sweep("--config-name=branches", "model=mlp", "hydra.sweeper.study_name=study", n_trials=6)
-    assert {tuple(sorted(trial.params)) for trial in sweep.trials()} <= {
+    sweep("--config-name=branches", "model=mlp", n_trials=8)
+    assert {tuple(sorted(trial.params)) for trial in sweep.trials()} == {
         ("model.width", "optimizer", "x"),
         ("model.width", "optimizer", "optimizer.momentum", "x"),
     }
@@ -132,6 +164,46 @@ def test_a_key_of_a_branch_that_the_command_line_sets_is_set_there_only(sweep: S
         config = sweep.config(trial.number)
         assert config.optimizer.get("momentum") == (0.7 if trial.params["optimizer"] == "sgd" else None)
         assert trial.params.get("model.width") in ((5, 6) if trial.params["model"] == "mlp" else (None,))
+
+
+def test_an_override_of_a_key_none_of_whose_branches_is_left_holds_like_any_other(sweep: Sweep) -> None:
+    done = sweep("--config-name=branches", "optimizer=adam", "+optimizer.momentum=0.7", "model=cnn", n_trials=1)
+    assert done.code == 0, done.err
+    assert sweep.config().optimizer.momentum == 0.7
+    assert "momentum" in sweep.refused("--config-name=branches", "optimizer=adam", "optimizer.momentum=0.7")
+
+
+def test_the_command_line_may_leave_only_some_of_the_values_that_conditions_name(sweep: Sweep) -> None:
+    done = sweep("--config-name=branches", "model=mlp,layers", "optimizer=choice(sgd)", n_trials=8)
+    assert done.code == 0, done.err
+    seen = {(trial.params["model"], "model.width" in trial.params) for trial in sweep.trials()}
+    assert seen == {("mlp", True), ("layers", False)}
+    assert all("optimizer.momentum" in trial.params for trial in sweep.trials())
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_one_key_has_a_range_of_its_own_in_each_branch(sweep: Sweep, sampler: str) -> None:
+    more = [f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.sampler.seed=2", "hydra.sweeper.report=true"]
+    done = sweep("--config-name=ranges", *more, n_trials=24)
+    assert done.code == 0, done.err
+    for trial in sweep.trials():
+        config = sweep.config(trial.number)
+        low, high, xs = (0.001, 0.01, (1, 2)) if trial.params["optimizer"] == "adam" else (0.1, 1, (3, 4))
+        assert low <= config.optimizer.lr <= high
+        assert config.x in xs
+    assert {trial.params["optimizer"] for trial in sweep.trials()} == {"adam", "sgd"}
+    assert " optimizer.lr=0.0" in done.out
+    assert " when " not in next(line for line in done.out.splitlines() if "once more:" in line)
+
+
+def test_a_condition_on_what_is_left_out_never_holds(sweep: Sweep) -> None:
+    done = sweep("--config-name=chain", "model=mlp")
+    assert done.code == 0, done.err
+    assert all(trial.params.keys() == {"x"} for trial in sweep.trials())
+    done = sweep("--config-name=chain", "hydra.sweeper.study_name=whole", "hydra.sweep.dir=whole", n_trials=16)
+    assert done.code == 0, done.err
+    for trial in sweep.study("whole", "whole/journal.log").trials:
+        assert ("+width" in trial.params) == (trial.params.get("+depth") == 2)
 
 
 def test_a_layer_is_deleted_or_null_in_some_of_the_trials(sweep: Sweep) -> None:
@@ -159,7 +231,16 @@ def test_a_dry_run_shows_the_space_and_each_branch_and_runs_nothing(sweep: Sweep
     assert out[-1] == "no trial has run yet from which the time could be estimated"
     assert not (sweep.folder / "study").exists()
     sweep("--config-name=branches", n_trials=4)
-    assert "(h:mm:ss) for 4 trials of" in sweep("--config-name=branches", "hydra.sweeper.dry_run=true", n_trials=4).out
+    assert "(h:mm:ss) for 4 trials of" in sweep("--config-name=branches", "hydra.sweeper.dry_run=true", n_trials=8).out
+
+
+def test_a_dry_run_counts_repeats_and_what_is_done_already(sweep: Sweep) -> None:
+    timed = ["--config-name=timed", "x=range(1,2)", "hydra.sweeper.repeats=3"]
+    said = sweep(*timed, "hydra.sweeper.dry_run=true", n_trials=4).out
+    assert "about 0:20:00 (h:mm:ss) for 4 trials of 300.0 s, the mean of 24 random ones" in said
+    sweep(*timed, n_trials=1)
+    said = sweep(*timed, "hydra.sweeper.dry_run=true", n_trials=4).out
+    assert "about 0:15:00 (h:mm:ss) for 3 trials of 300.0 s" in said
 
 
 @pytest.mark.parametrize(
@@ -170,6 +251,7 @@ def test_a_dry_run_shows_the_space_and_each_branch_and_runs_nothing(sweep: Sweep
             "error: the configuration with model=cnn optimizer=adam has no model.chanels; did you mean model.channels?",
         ),
         (["--config-name=branches", "optmizer.lr=1,2"], "has no optmizer.lr; did you mean optimizer.lr?"),
+        (["--config-name=misspelt_layer"], "has no model.layers.cnv; did you mean model.layers.conv?"),
         (["model=mlp,cnn", "model.width=1,2"], "error: the configuration with model=cnn has no model.width"),
         (["--config-name=cycle"], "error: hydra.sweeper.when has a cycle: "),
         (["--config-name=no_option"], "error: model=tiny is none of its options: cnn, layers, mlp"),
@@ -204,7 +286,19 @@ def test_a_dry_run_shows_the_space_and_each_branch_and_runs_nothing(sweep: Sweep
         (["x=1,2", "hydra.sweeper.enqueue=[default]"], "error: hydra.sweeper.enqueue must list defaults and mappings"),
         (
             ["--config-name=branches", "hydra.sweeper.enqueue=[{model: mlp, model.norm: true}]"],
-            "error: hydra.sweeper.enqueue: model.norm exists only when model=cnn, not with mlp",
+            "error: hydra.sweeper.enqueue: model.norm exists only when model=cnn and optimizer=sgd, not with mlp",
+        ),
+        (
+            ["--config-name=ranges", "hydra.sweeper.enqueue=[{optimizer.lr: 0.5}]"],
+            "error: hydra.sweeper.enqueue: optimizer.lr has a range of its own when optimizer=adam or when",
+        ),
+        (
+            ["--config-name=ranges", "hydra.sweeper.enqueue=[{optimizer: adam, optimizer.lr: 0.5}]"],
+            "error: hydra.sweeper.enqueue: optimizer.lr=0.5 is not in its range: 0.001 to 0.01, logarithmic",
+        ),
+        (
+            ["x=1,2", "hydra/sweeper/sampler=grid", "hydra.sweeper.enqueue=[defaults]"],
+            "error: hydra.sweeper.enqueue has no place in a grid, which goes through all of its points",
         ),
     ],
 )
@@ -271,15 +365,12 @@ def test_repeats_run_a_setting_with_seeds_of_their_own_and_report_the_mean(sweep
 
 
 def test_wilcoxon_prunes_between_repeats(sweep: Sweep) -> None:
-    sweep("hydra/sweeper/sampler=grid", "x=choice(0,100)", "task=seeds", "hydra.sweeper.repeats=8",
-          "hydra/sweeper/pruner=wilcoxon", n_trials=2)  # fmt: skip
-    trials = sorted(sweep.trials(), key=lambda trial: trial.params["x"])
-    if trials[0].number == 1:  # the better one came second
-        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
-    else:
-        assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED]
-        assert 2 <= len(trials[1].intermediate_values) < 8
-    assert list(trials[0].intermediate_values.values()) == [float(seed) for seed in range(3, 11)]
+    sweep("x=choice(0,100)", "task=seeds", "hydra.sweeper.repeats=8", "hydra/sweeper/pruner=wilcoxon",
+          "hydra.sweeper.enqueue=[{x: 0},{x: 100}]", n_trials=2)  # fmt: skip
+    good, bad = sweep.trials()
+    assert list(good.intermediate_values.values()) == [float(seed) for seed in range(3, 11)]
+    assert (good.state, bad.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert 2 <= len(bad.intermediate_values) < 8
 
 
 # What is tried first
@@ -298,6 +389,23 @@ def test_what_is_enqueued_comes_first_and_once(sweep: Sweep) -> None:
     sweep("--config-name=branches", queue.replace("0.5", "0.75"), n_trials=6)
     assert [trial.params["x"] for trial in sweep.trials()].count(0.25) == 1
     assert sweep.trials()[4].params["x"] == 0.75
+
+
+def test_what_is_enqueued_brings_the_parents_that_it_needs(sweep: Sweep) -> None:
+    known = "hydra.sweeper.enqueue=[{model.width: 7},{model.norm: false},{optimizer: sgd, optimizer.momentum: 0.75}]"
+    done = sweep("--config-name=branches", known, n_trials=3)
+    assert done.code == 0, done.err
+    first, second, third = (trial.params for trial in sweep.trials())
+    assert (first["model"], first["model.width"]) == ("mlp", 7)
+    assert (second["model"], second["optimizer"], second["model.norm"]) == ("cnn", "sgd", False)
+    assert (third["optimizer"], third["optimizer.momentum"]) == ("sgd", 0.75)
+
+
+def test_a_default_that_the_configuration_lacks_is_left_to_the_sampler(sweep: Sweep) -> None:
+    done = sweep("+new=interval(0,1)", "x=interval(0,1)", "hydra.sweeper.enqueue=[defaults]", n_trials=1)
+    assert done.code == 0, done.err
+    assert "the configuration has no new; among the defaults it is chosen by the sampler" in done.out
+    assert sweep.trials()[0].params["x"] == 0.25
 
 
 def test_a_default_that_is_not_in_its_range_is_left_to_the_sampler(sweep: Sweep) -> None:
@@ -345,6 +453,32 @@ def test_the_time_ends_a_command_and_the_next_one_goes_on(sweep: Sweep) -> None:
     assert 0 < done < 1000
     sweep("x=interval(0,1)", "hydra.sweeper.timeout_s=100", n_trials=done + 1)
     assert len(sweep.trials()) == done + 1
+
+
+def test_a_total_that_was_raised_is_forgotten_by_a_command_with_another_one(sweep: Sweep) -> None:
+    sweep("x=interval(0,1)", n_trials=2)
+    sweep.study().set_user_attr(GROWN, 4)
+    sweep("x=interval(0,1)", n_trials=2)
+    assert len(sweep.trials()) == 4
+    sweep.study().set_user_attr(GROWN, 100)
+    sweep("x=interval(0,1)", n_trials=5)
+    assert len(sweep.trials()) == 5
+
+
+def test_a_grid_does_not_grow_beyond_its_points(sweep: Sweep) -> None:
+    sweep("hydra/sweeper/sampler=grid", "x=1,2,3", n_trials=2)
+    sweep.study().set_user_attr(GROWN, 9)
+    sweep("hydra/sweeper/sampler=grid", "x=1,2,3", n_trials=2)
+    assert sorted(trial.params["x"] for trial in sweep.trials()) == [1, 2, 3]
+
+
+def test_a_search_all_of_whose_trials_were_pruned_has_failed(sweep: Sweep) -> None:
+    prune = ["hydra/sweeper/pruner=threshold", "hydra.sweeper.pruner.upper=-1", "task=reports"]
+    done = sweep("x=interval(0,1)", *prune)
+    assert done.code == 1
+    assert "error: none of 2 trials came to a value (2 were pruned)" in done.err
+    done = sweep("x=interval(1,2)", "task=constrained", "hydra.sweeper.study_name=other", "hydra.sweep.dir=other")
+    assert "error: none of 2 trials keeps all constraints" in done.err
 
 
 # Constraints

@@ -20,9 +20,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus import search as module
+from iolaus import tally
 from iolaus.journal import open_storage
 from iolaus.search import GROWN, STOPPED, STOPS, TOTAL, Goals, Search
-from iolaus.tally import END, FAILED, FOLDER, INTERRUPTED, LOST, MAX_LOSSES, RETRY_OF, SURPLUS, losses
+from iolaus.tally import END, FAILED, FOLDER, INTERRUPTED, LOST, MAX_LOSSES, RETRY_OF, SURPLUS, Tally, losses
 
 X, Y = FloatDistribution(0.0, 5.0), FloatDistribution(-1.0, 1.0)
 
@@ -214,10 +215,12 @@ class NoLock:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     worlds: list[World] = []
     monkeypatch.setattr(module, "FileLock", NoLock)
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: worlds[-1].wait(), time=lambda: 1e12))
+    for patched in (module, tally):
+        clock = SimpleNamespace(sleep=lambda _: worlds[-1].wait(), time=lambda: 1e12)
+        monkeypatch.setattr(patched, "time", clock)
+        monkeypatch.setattr(patched, "lease", lambda: worlds[-1].lease())
     monkeypatch.setattr("os.fsync", lambda fd: None)  # nobody cuts the power here
-    monkeypatch.setattr(module, "lease", lambda: worlds[-1].lease())
-    monkeypatch.setattr(module, "holds", lambda lease: worlds[-1].holds(lease))
+    monkeypatch.setattr(tally, "holds", lambda lease: worlds[-1].holds(lease))
 
     def make(next_worker: Callable[[Sequence[int]], int], kind: str = "journal") -> World:
         folder = tmp_path / str(len(worlds))
@@ -336,7 +339,7 @@ def test_more_enqueued_trials_than_the_total_wait_until_it_grows(world: Callable
 
 
 def test_the_third_loss_of_the_same_parameters_counts_wherever_it_strikes(world: Callable[..., World]) -> None:
-    for step in (14, 15, 16):  # after all parameters are chosen
+    for step in (16, 17, 18):  # after all parameters are chosen
         here = world(first_then([]))
         here.kill_at = dict.fromkeys(range(MAX_LOSSES), step)
         for _ in range(MAX_LOSSES):
@@ -352,7 +355,7 @@ def test_racing_retries_that_are_lost_for_the_third_time_do_not_count_twice(worl
     for first in range(1, 20):
         for second in range(1, 20, 6):
             here = world(first_then([first, first + second]))
-            here.kill_at = dict.fromkeys(range(MAX_LOSSES - 1), 16)
+            here.kill_at = dict.fromkeys(range(MAX_LOSSES - 1), 18)
             for _ in range(MAX_LOSSES - 1):
                 here.run(work, n_trials=1)
             here.next_worker = first_then([first, first + second])
@@ -460,6 +463,17 @@ def test_a_total_that_is_raised_while_workers_are_at_work_is_the_new_total(world
     work(search, raised_in_the_last)
     assert search.ended_by(search.tally()) == TOTAL
     assert here.search(3).tally().counted == 6
+
+
+def test_patience_counts_what_ended_after_the_best_and_not_what_began_after_it() -> None:
+    study = optuna.create_study(direction="minimize")
+    slow, *quick = (study.ask() for _ in range(4))
+    for trial in quick:
+        study.tell(trial, 1.0)
+    study.tell(slow, 0.5)  # the first to begin, the last to end, and the best
+    assert Tally.of(study, study.trials).since_best == 0
+    study.tell(study.ask(), 2.0)
+    assert Tally.of(study, study.trials).since_best == 1
 
 
 def test_too_many_failures_end_the_search_before_its_total(world: Callable[..., World]) -> None:

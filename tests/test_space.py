@@ -75,6 +75,31 @@ def test_the_branches_have_each_parameter_and_each_option_of_a_parent_or_a_group
     assert all("batch_norm" not in branch or branch["optimizer"] == "sgd" for branch in branches)
 
 
+GROUPS = {"model", "optimizer"}
+
+
+def branches(here: Space, *keys: str) -> set[tuple[Any, ...]]:
+    """The values of some keys in each branch."""
+    return {tuple(branch.get(key) for key in keys) for branch in here.branches(GROUPS.__contains__)}
+
+
+def test_what_lies_in_a_group_is_composed_with_each_option_of_the_group() -> None:
+    here = space(
+        {"model": "choice(cnn,mlp)", "optimizer": "choice(adam,sgd)"}, {"optimizer=sgd": {"model.norm": "1,2"}}
+    )
+    assert branches(here, "model", "optimizer") >= {("cnn", "sgd"), ("mlp", "sgd")}
+
+
+def test_each_value_that_a_condition_names_has_a_branch() -> None:
+    here = space({"a": "1,2,3"}, {"a=1,2": {"b": "1,2", "b=1,2": {"c": "3,4"}}})
+    assert branches(here, "a", "b", "c") >= {(1, 1, 3), (2, 1, 3), (1, 2, 3), (3, None, None)}
+
+
+def test_what_may_be_deleted_is_deleted_in_a_branch() -> None:
+    here = Space([Parameter("~layers.conv", CategoricalDistribution([False, True]))])
+    assert branches(here, "~layers.conv") == {(False,), (True,)}
+
+
 def test_a_space_without_conditions_has_one_branch() -> None:
     assert space({"a": "1,2", "b": "interval(0,4)"}, {}).branches(lambda _: False) == [{"a": 1, "b": 2.0}]
     assert Space().branches(lambda _: False) == [{}]
@@ -112,6 +137,8 @@ def test_the_tree_shows_each_branch_under_its_condition() -> None:
         (PARAMS, {"model=interval(0,1)": {"x": "1,2"}}, "must name values, not a range"),
         (PARAMS, {"model=cnn": {"optimizer": "1,2"}}, "optimizer has two ranges at once"),
         (PARAMS, {"model=cnn": {"x": "1,2"}, "optimizer=sgd": {"x": "3,4"}}, "x has two ranges at once"),
+        ({"x": "interval(0,1)"}, {"x=0.5": {"y": "1,2"}}, "names values of x, which is searched in a continuous range"),
+        (PARAMS, {"model=cnn": {"model=mlp": {"x": "1,2"}}}, "x can never exist: when model=cnn and model=mlp its"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(params: dict[str, str], when: dict[str, Any], said: str) -> None:
@@ -123,7 +150,12 @@ def test_what_cannot_be_is_refused_in_one_line(params: dict[str, str], when: dic
 
 def test_branches_that_exclude_each_other_may_have_a_range_each_for_the_same_key() -> None:
     here = space(PARAMS, {"optimizer=sgd": {"lr": "interval(0.1,1.0)"}, "optimizer=adam": {"lr": "interval(0.0,0.1)"}})
-    assert chosen(here, optimizer="sgd")["lr"] > 0.1 > chosen(here, optimizer="adam")["lr"]
+    sgd, adam = chosen(here, optimizer="sgd"), chosen(here, optimizer="adam")
+    # Optuna keeps one range for a name.
+    assert sgd["lr when optimizer=sgd"] > 0.1 > adam["lr when optimizer=adam"]
+    assert overrides({"lr when optimizer=sgd": 0.5}, {}, []) == ["lr=0.5"]
+    assert list(here.tree())[-4:] == ["when optimizer=sgd", "  lr       0.1 to 1.0", "when optimizer=adam",
+                                      "  lr       0.0 to 0.1"]  # fmt: skip
 
 
 def test_a_grid_through_what_exists_only_sometimes_is_refused() -> None:
@@ -160,3 +192,23 @@ def test_a_condition_compares_what_overrides_write() -> None:
     assert condition.holds({"a": [1, 2]})
     assert not condition.holds({"a": False})
     assert not condition.holds({})
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "chosen_value"),
+    [
+        ("range(0.0,0.6,step=0.2)", "0", 0.0),
+        ("range(0.0,0.6,step=0.1)", "0.3", 0.30000000000000004),
+        ("choice(true,false)", "true", True),
+        ("choice(1,2)", "2.0", 2),
+    ],
+)
+def test_a_condition_is_about_the_value_and_not_how_it_is_written(form: str, value: str, chosen_value: object) -> None:
+    here = space({"x": form}, {f"x={value}": {"y": "1,2"}})
+    assert "y" in chosen(here, x=chosen_value)
+    assert any("y" in branch for branch in here.branches(lambda key: False))
+
+
+def test_null_under_a_condition_is_null() -> None:
+    here = space(PARAMS, {"model=mlp": {"patience": None, "sizes": [1, 2]}})
+    assert overrides(chosen(here, model="mlp"), {}, [])[-2:] == ["patience=null", "sizes=[1,2]"]

@@ -334,7 +334,9 @@ def test_a_dry_run_times_each_branch_and_random_trials_and_leaves_nothing(progra
     branches = [line for line in done.out.splitlines() if "model=" in line and "hparams_search=optuna" in line]
     assert len(branches) == 7
     assert all(re.match(r" +\d+\.\d s  model=", line) for line in branches)
-    assert re.search(r"\nabout 0:\d\d:\d\d \(h:mm:ss\) for 60 trials of \d+\.\d s, the mean of 8 random ones", done.out)
+    assert re.search(
+        r"\nabout 0:\d\d:\d\d \(h:mm:ss\) for 60 trials of \d+\.\d s, the mean of 24 random ones", done.out
+    )
     assert "\nhydra.sweeper.timeout_s ends it after about 0:00:0" in done.out
     assert not done.output.exists()
 

@@ -20,7 +20,7 @@ from iolaus.overrides import one_line
 from iolaus.plan import Plan
 from iolaus.tally import Tally
 
-DRAWS = 8
+DRAWS = 24
 """How many random trials an estimate is made from: branches alone would weigh rare ones like common ones."""
 
 
@@ -63,7 +63,8 @@ def dry_run(
         return
     left = max(0, plan.goals.n_trials - finished)
     whole_s = mean * left / workers
-    yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}; pruning makes it less"
+    yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}"
+    yield "pruning makes it less, a sampler that comes to prefer large models more"
     if timeout_s is not None and timeout_s < whole_s:
         begun = max(1, round(timeout_s * workers / mean))
         yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"

@@ -131,8 +131,9 @@ class Search:
 
     def tally(self, before: int | None = None) -> Tally:
         """Count all trials, or those with smaller numbers than `before`."""
-        grown = self.study._storage.get_study_user_attrs(self.study._study_id).get(GROWN, 0)
-        self.n_trials = min(max(self.goals.n_trials, grown), self.goals.limit or sys.maxsize)
+        if before is None:
+            grown = self.study._storage.get_study_user_attrs(self.study._study_id).get(GROWN, 0)
+            self.n_trials = min(max(self.goals.n_trials, grown), self.goals.limit or sys.maxsize)
         trials = self.study.get_trials(deepcopy=False)[:before]
         # What is finished does not change, so it is counted once.
         while self._settled.size < len(trials) and trials[self._settled.size].state.is_finished():
