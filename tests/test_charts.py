@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from iolaus import charts
-from iolaus.axes import Scale, fitted, limits, numbers, width
+from iolaus.axes import Scale, fitted, label, limits, numbers, width
 from iolaus.timeline import timeline
 
 PICTURES: list[Callable[[Study], Figure | None]] = [
@@ -254,6 +254,18 @@ def test_the_history_marks_trials_without_a_value_below_by_how_they_ended() -> N
     rows = [label.get_text() for label in below.get_yticklabels()]
     places = {rows[int(line.get_ydata()[0])]: list(line.get_xdata()) for line in below.lines}
     assert places == {"pruned": [1], "failed": [2, 5], "lost": [3], "interrupted": [4]}
+
+
+@pytest.mark.parametrize(("target", "side"), [(0.9, "below"), (0.999, "above")])
+def test_a_target_far_from_all_values_does_not_press_them_flat(target: float, side: str) -> None:
+    axes = drawn(charts.history(new_study(complete(0.98), complete(0.982)), target=target)).axes[0]
+    assert f"target {target:g} lies far {side}" in [text.get_text() for text in axes.get_legend().get_texts()]
+    low, high = axes.get_ylim()
+    assert 0.979 < low < 0.98 < 0.982 < high < 0.983
+
+
+def test_the_branch_of_a_parameter_stands_in_a_second_line() -> None:
+    assert label("optimizer.lr when optimizer=sgd", 2) == "optimizer.lr\n(optimizer=sgd)"
 
 
 def test_a_target_is_a_line_within_the_axis() -> None:

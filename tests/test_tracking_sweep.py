@@ -13,7 +13,7 @@ from conftest import ROOT, Program
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps import children, gone, kill, wait_until
 
-from iolaus import lease, tally, tracking, tracking_sweep
+from iolaus import current, lease, tally, tracking, tracking_sweep
 from iolaus.journal import open_storage
 
 Runs = dict[str, Any]
@@ -157,6 +157,47 @@ def test_a_pruned_trials_run_says_so_and_where_it_ended(
     assert told == {"state": "PRUNED", "pruned_at_step": "3", "reason": "pruned at step 3"}
 
 
+def repeats(tracker: tracking.MLflow, trial: optuna.Trial, count: int) -> list[str]:
+    """The runs of a trial's repeats."""
+    ids = []
+    try:
+        for repeat in range(count):
+            current.set_current_trial(trial, repeat=repeat)
+            with tracker.run({"seed": repeat}, {}, trial=trial) as run:
+                ids.append(run.id)
+    finally:
+        current.set_current_trial(None)
+    return [run_id for run_id in ids if run_id is not None]
+
+
+def test_the_runs_of_repeats_have_the_trials_value(
+    tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.begin_sweep(study, tmp_path)
+    ids = repeats(tracker, study.ask(), 2)
+    study.tell(0, 0.75)
+    tracker.end_sweep(study, tmp_path, status="FINISHED")
+    runs = [mlflow.get_run(run_id) for run_id in ids]
+    assert [run.data.tags["repeat"] for run in runs] == ["0", "1"]
+    assert [run.info.run_name for run in runs] == ["trial 0, repeat 0", "trial 0, repeat 1"]
+    assert [run.data.metrics["trial/value"] for run in runs] == [0.75, 0.75]
+
+
+def test_a_trial_that_is_pruned_between_its_repeats_says_so_in_each_of_their_runs(
+    tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.begin_sweep(study, tmp_path)
+    trial = study.ask()
+    ids = repeats(tracker, trial, 2)
+    trial.report(0.5, 1)
+    study.tell(0, state=TrialState.PRUNED)
+    tracker.end_sweep(study, tmp_path, status="FINISHED")
+    for run_id in ids:
+        ended = mlflow.get_run(run_id)
+        assert ended.info.status == "FINISHED"
+        assert (ended.data.tags["state"], ended.data.tags["pruned_at_step"]) == ("PRUNED", "1")
+
+
 def test_the_sweeps_run_tells_the_best(tracker: tracking.MLflow, study: optuna.Study, tmp_path: Path) -> None:
     study.set_user_attr("iolaus:identity", {"space.x": "Float 0 to 1", "epochs": "3"})
     tracker.begin_sweep(study, tmp_path)
@@ -237,6 +278,15 @@ def test_a_direction_that_is_not_the_objectives_is_refused_before_anything_is_ma
     done = program("-m", "hparams_search=optuna", "hydra.sweeper.direction=minimize")
     assert done.code == 1
     assert "hydra.sweeper.direction must be maximize for val/accuracy (where none is given it is minimize)" in done.err
+    assert not (done.output / "journal.log").exists()
+
+
+def test_a_bound_of_what_is_no_metric_is_refused_before_anything_is_made(program: Program) -> None:
+    done = program("-m", "hparams_search=optuna", "constraints={parms: 10000}")
+    assert done.code == 1
+    assert (
+        "constraints must be bounds of val/accuracy, val/loss, fit_s, params, images_per_s, but got parms" in done.err
+    )
     assert not (done.output / "journal.log").exists()
 
 

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from conftest import ROOT, Program, started, wait_for
@@ -20,6 +21,7 @@ from PIL import Image
 
 from iolaus import checkpoint, engine
 from iolaus.data import Data
+from iolaus.journal import open_storage
 
 
 def metrics(folder: Path) -> dict[str, object]:
@@ -324,6 +326,18 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
         assert "test/accuracy" not in metrics(done.output / str(number))
         assert not (done.output / str(number) / "confusion.png").exists()
     assert (done.output / "optimization_results.yaml").exists()
+
+
+def test_an_objective_that_has_no_value_in_each_epoch_is_not_pruned_by_another(program: Program) -> None:
+    done = program(
+        "-m", "hydra/sweeper=iolaus", "hydra/sweeper/pruner=median", "objective=params", "epochs=2",
+        "model.hidden_sizes=choice([8],[16])", "hydra.sweeper.n_trials=2",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    trials = optuna.load_study(study_name=None, storage=open_storage(str(done.output / "journal.log"))).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert all(trial.intermediate_values == {} for trial in trials)
+    assert "the task never reports a value, so nothing can be pruned" in done.out
 
 
 def test_a_dry_run_times_each_branch_and_random_trials_and_leaves_nothing(program: Program) -> None:

@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial
 
 from iolaus.live import printable
+from iolaus.overrides import BRANCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -248,8 +249,10 @@ def _number(value: float, digits: int) -> str:
 
 
 def label(name: str, inches: float) -> str:
-    """The name of a parameter as an override ends with it, no longer than there is room."""
-    return fitted(name.lstrip("+"), inches, TEXT)
+    """The name of a parameter as an override ends with it, no longer than there is room; a branch in a second line."""
+    key, _, branch = name.lstrip("+").partition(BRANCH)
+    lines = [key, f"({branch})"] if branch else [key]
+    return "\n".join(fitted(line, inches, TEXT) for line in lines)
 
 
 def fitted(text: str, inches: float, size: float) -> str:

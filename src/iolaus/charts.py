@@ -48,7 +48,9 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
     numbers = np.array([trial.number for trial in complete])
     allowed = np.array([keeps_constraints(trial) for trial in complete])
     for i, panel in enumerate(panels[:count]):
-        scale = _objective(study, complete, i, also=target if i == 0 else None)
+        scale = _objective(study, complete, i)
+        near = target is not None and i == 0 and abs(target - sum(scale.span) / 2) <= 4 * (scale.high - scale.low)
+        scale = _objective(study, complete, i, also=target) if near else scale
         scale.arrange_y(panel)
         values, sign = values_of(complete, i), sign_of(study, i)
         best = sign * np.minimum.accumulate(np.where(allowed, sign * values, np.inf))
@@ -56,8 +58,11 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
         panel.step(numbers, best.clip(*scale.span), where="post", color="black", linewidth=1.2, label="best so far")
         dots(panel, numbers[allowed], values[allowed], scale, color=BLUE, label="complete trial")
         dots(panel, numbers[~allowed], values[~allowed], scale, color=GREY, label="breaks a constraint")
-        if target is not None and i == 0:
+        if near:
             panel.axhline(target, color=GREEN, linewidth=1.2, linestyle="--", label=f"target {target:g}")
+        elif target is not None and i == 0:  # to show it would press all trials flat
+            side = "above" if target > scale.high else "below"
+            panel.plot([], [], color=GREEN, linewidth=1.2, linestyle="--", label=f"target {target:g} lies far {side}")
         legend(panel)
     for row, end in enumerate(ends):
         at = [trial.number for trial in trials if end_of(trial) == end]
