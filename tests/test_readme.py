@@ -1,21 +1,26 @@
-"""The README is a promise: its code and its commands are run as they stand there."""
+"""The README and the page of the sweeper are a promise: their code and their commands are run as they stand there."""
 
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from conftest import ROOT, Program
+from in_process import NewSweep
+from omegaconf import OmegaConf
 from PIL import Image
 
 from iolaus import checkpoint
+from iolaus.journal import open_storage
 
-README = (ROOT / "README.md").read_text()
+README, SWEEPER = (ROOT / "README.md").read_text(), (ROOT / "docs" / "sweeper.md").read_text()
 
 
-def block(language: str, containing: str) -> str:
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in text]
+def block(language: str, containing: str, page: str = README) -> str:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    found = [text for kind, text in blocks if kind == language and containing in text]
     assert len(found) == 1
     return str(found[0])
 
@@ -80,6 +85,46 @@ def test_the_folder_command_trains_on_a_users_images(tmp_path: Path, program: Pr
     done = program(*arguments, "model=cnn", "epochs=3")
     assert done.code == 0, done.err
     assert checkpoint.load_model(done.output / "model.pt").classes == ["dark", "light"]
+
+
+def test_the_pages_app_is_swept_by_its_command_and_once_more(new_sweep: NewSweep) -> None:
+    sweep = new_sweep(block("python", "hydra.main", SWEEPER), {})
+    command = block("", "python app.py -m", SWEEPER)
+    done = sweep(*shlex.split(command)[3:])
+    assert done.code == 0, done.err
+    assert len(sweep.trials()) == 20
+    shown = block("", "study app-", SWEEPER)
+    for line in ("trials finished; ", "(best so far) in ", "best trial ", "  once more:  python app.py +x="):
+        assert line in shown
+        assert line in done.out
+
+
+def test_the_pages_conditional_space_is_searched(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "hparams_search").mkdir(parents=True)
+    head = "# @package _global_\ndefaults: [{override /hydra/sweeper: iolaus}]\n"
+    (tmp_path / "mine" / "hparams_search" / "page.yaml").write_text(head + block("yaml", "when:", SWEEPER))
+    here = ["-m", "--config-dir", str(tmp_path / "mine"), "hparams_search=page", "model=choice(mlp,cnn)", "epochs=1"]
+    done = program(*here, "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=1")
+    assert done.code == 0, done.err
+    trials = optuna.load_study(study_name=None, storage=open_storage(str(done.output / "journal.log"))).trials
+    assert {(trial.params["model"], trial.params["optimizer"]) for trial in trials} >= {("mlp", "sgd"), ("cnn", "adam")}
+    for trial in trials:
+        assert ("model.hidden_sizes" in trial.params) == (trial.params["model"] == "mlp")
+        assert ("optimizer.momentum" in trial.params) == (trial.params["optimizer"] == "sgd")
+
+
+@pytest.mark.parametrize("layer", ["'~model.layers.conv2=choice(true,false)'", "model.layers.dropout1=null,{}"])
+def test_a_layer_is_switched_off_and_on(program: Program, layer: str) -> None:
+    kept = "{_target_: torch.nn.Dropout, p: 0.5}"
+    done = program(
+        "-m", "hydra/sweeper=iolaus", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "model=layers",
+        layer.strip("'").format(kept), "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=4", "epochs=1",
+        "hydra.sweeper.n_jobs=1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    name = layer.partition("layers.")[2].partition("=")[0]
+    layers = [OmegaConf.load(done.output / str(number) / ".hydra" / "config.yaml").model.layers for number in range(4)]
+    assert {bool(layer.get(name)) for layer in layers} == {True, False}
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
