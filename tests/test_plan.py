@@ -193,7 +193,21 @@ def test_one_key_has_a_range_of_its_own_in_each_branch(sweep: Sweep, sampler: st
         assert config.x in xs
     assert {trial.params["optimizer"] for trial in sweep.trials()} == {"adam", "sgd"}
     assert " optimizer.lr=0.0" in done.out
+    assert sweep.results()["best_params"].keys() == {"optimizer", "optimizer.lr", "x"}
     assert " when " not in next(line for line in done.out.splitlines() if "once more:" in line)
+
+
+def test_a_range_for_all_branches_is_one_parameter(sweep: Sweep) -> None:
+    sweep("--config-name=ranges", "optimizer.lr=interval(0.5,1)", "x=7", n_trials=6)
+    assert all(trial.params.keys() == {"optimizer", "optimizer.lr"} for trial in sweep.trials())
+    assert {sweep.config(trial.number).x for trial in sweep.trials()} == {7}
+
+
+def test_what_is_fixed_may_exist_only_with_what_is_searched(sweep: Sweep) -> None:
+    here = ["--config-name=branches", "model=choice(mlp)", "model.width=3", "optimizer=choice(sgd)"]
+    done = sweep(*here, "hydra.sweeper.enqueue=[defaults]", n_trials=2)
+    assert done.code == 0, done.err
+    assert all(sweep.config(number).model.width == 3 for number in range(2))
 
 
 def test_a_condition_on_what_is_left_out_never_holds(sweep: Sweep) -> None:
@@ -463,6 +477,7 @@ def test_a_total_that_was_raised_is_forgotten_by_a_command_with_another_one(swee
     sweep.study().set_user_attr(GROWN, 100)
     sweep("x=interval(0,1)", n_trials=5)
     assert len(sweep.trials()) == 5
+    assert sweep.study().user_attrs[GROWN] == 5  # commands that run already follow
 
 
 def test_a_grid_does_not_grow_beyond_its_points(sweep: Sweep) -> None:

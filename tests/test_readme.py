@@ -104,7 +104,8 @@ def test_the_pages_conditional_space_is_searched(program: Program, tmp_path: Pat
     head = "# @package _global_\ndefaults: [{override /hydra/sweeper: iolaus}]\n"
     (tmp_path / "mine" / "hparams_search" / "page.yaml").write_text(head + block("yaml", "when:", SWEEPER))
     here = ["-m", "--config-dir", str(tmp_path / "mine"), "hparams_search=page", "model=choice(mlp,cnn)", "epochs=1"]
-    done = program(*here, "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=1")
+    seeded = ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_jobs=1"]
+    done = program(*here, *seeded, "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=8")
     assert done.code == 0, done.err
     trials = optuna.load_study(study_name=None, storage=open_storage(str(done.output / "journal.log"))).trials
     assert {(trial.params["model"], trial.params["optimizer"]) for trial in trials} >= {("mlp", "sgd"), ("cnn", "adam")}
@@ -115,6 +116,7 @@ def test_the_pages_conditional_space_is_searched(program: Program, tmp_path: Pat
 
 @pytest.mark.parametrize("layer", ["'~model.layers.conv2=choice(true,false)'", "model.layers.dropout1=null,{}"])
 def test_a_layer_is_switched_off_and_on(program: Program, layer: str) -> None:
+    assert layer.strip("'").partition("=")[0] in SWEEPER
     kept = "{_target_: torch.nn.Dropout, p: 0.5}"
     done = program(
         "-m", "hydra/sweeper=iolaus", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "model=layers",

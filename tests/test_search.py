@@ -339,7 +339,7 @@ def test_more_enqueued_trials_than_the_total_wait_until_it_grows(world: Callable
 
 
 def test_the_third_loss_of_the_same_parameters_counts_wherever_it_strikes(world: Callable[..., World]) -> None:
-    for step in (16, 17, 18):  # after all parameters are chosen
+    for step in (15, 16, 17):  # after all parameters are chosen
         here = world(first_then([]))
         here.kill_at = dict.fromkeys(range(MAX_LOSSES), step)
         for _ in range(MAX_LOSSES):
@@ -355,7 +355,7 @@ def test_racing_retries_that_are_lost_for_the_third_time_do_not_count_twice(worl
     for first in range(1, 20):
         for second in range(1, 20, 6):
             here = world(first_then([first, first + second]))
-            here.kill_at = dict.fromkeys(range(MAX_LOSSES - 1), 18)
+            here.kill_at = dict.fromkeys(range(MAX_LOSSES - 1), 17)
             for _ in range(MAX_LOSSES - 1):
                 here.run(work, n_trials=1)
             here.next_worker = first_then([first, first + second])
@@ -472,8 +472,11 @@ def test_patience_counts_what_ended_after_the_best_and_not_what_began_after_it()
         study.tell(trial, 1.0)
     study.tell(slow, 0.5)  # the first to begin, the last to end, and the best
     assert Tally.of(study, study.trials).since_best == 0
-    study.tell(study.ask(), 2.0)
+    first_tie, last_tie = study.ask(), study.ask()
+    study.tell(last_tie, 2.0)
     assert Tally.of(study, study.trials).since_best == 1
+    study.tell(first_tie, 0.5)  # as good, and no better
+    assert Tally.of(study, study.trials).since_best == 2
 
 
 def test_too_many_failures_end_the_search_before_its_total(world: Callable[..., World]) -> None:

@@ -8,7 +8,7 @@ from hydra._internal.utils import create_config_search_path
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from iolaus.errors import InputError
-from iolaus.overrides import any_value, overrides, parse
+from iolaus.overrides import any_value, equal, overrides, parse
 from iolaus.space import Condition, Parameter, Space, grid, read_when
 
 LOADER = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
@@ -93,6 +93,36 @@ def test_what_lies_in_a_group_is_composed_with_each_option_of_the_group() -> Non
 def test_each_value_that_a_condition_names_has_a_branch() -> None:
     here = space({"a": "1,2,3"}, {"a=1,2": {"b": "1,2", "b=1,2": {"c": "3,4"}}})
     assert branches(here, "a", "b", "c") >= {(1, 1, 3), (2, 1, 3), (1, 2, 3), (3, None, None)}
+
+
+def test_conditions_may_overlap_on_one_parent() -> None:
+    nested = space({"model": "choice(cnn,cnn_dropout)"}, {"model=cnn,cnn_dropout": {"model=cnn_dropout": {"p": "1,2"}}})
+    assert chosen(nested, model="cnn_dropout").keys() == {"model", "p"}
+    crossed = space({"a": "1,2"}, {"a=1,2": {"b=1": {"c": "1,2"}}, "a=2": {"b": "1,2"}})
+    assert branches(crossed, "a", "b", "c") == {(1, None, None), (2, 1, 1), (2, 2, None)}
+
+
+def test_a_key_with_choices_of_its_own_in_each_branch_is_composed_with_these() -> None:
+    here = space(
+        {"model": "choice(mlp,cnn)"}, {"model=mlp": {"z": "a,b", "z=b": {"y": "1,2"}}, "model=cnn": {"z": "c,d"}}
+    )
+    found = {(branch["model"], *(v for k, v in branch.items() if k.startswith("z"))) for branch in
+             here.branches(GROUPS.__contains__)}  # fmt: skip
+    assert found == {("mlp", "a"), ("mlp", "b"), ("cnn", "c"), ("cnn", "d")}
+
+
+def test_a_key_with_the_same_range_in_each_branch_is_one_parameter() -> None:
+    here = space({"o": "a,b,c"}, {"o=a": {"lr": "interval(0.1,1.0)"}, "o=b": {"lr": "interval(0.1,1.0)"}})
+    assert list(here.distributions) == ["o", "lr"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("1e-14", "1e-16", False), (1234567890, 1234567891, False), ("007", "7", False), ("nan", "nan", True),
+     (0.1 + 0.2, "0.3", True), (1, "1.0", True), (True, "true", True), ("1e-3", 0.001, True), ("a", "A", False)],
+)  # fmt: skip
+def test_values_are_alike_if_hydra_reads_them_alike(one: object, other: object, same: bool) -> None:
+    assert equal(one, other) == same
 
 
 def test_what_may_be_deleted_is_deleted_in_a_branch() -> None:

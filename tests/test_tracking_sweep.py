@@ -176,8 +176,10 @@ def test_the_runs_of_repeats_have_the_trials_value(
     tracker.begin_sweep(study, tmp_path)
     ids = repeats(tracker, study.ask(), 2)
     study.tell(0, 0.75)
-    tracker.end_sweep(study, tmp_path, status="FINISHED")
+    for _ in range(2):
+        tracker.end_sweep(study, tmp_path, status="FINISHED")
     runs = [mlflow.get_run(run_id) for run_id in ids]
+    assert len(mlflow.MlflowClient().get_metric_history(ids[0], "trial/value")) == 1
     assert [run.data.tags["repeat"] for run in runs] == ["0", "1"]
     assert [run.info.run_name for run in runs] == ["trial 0, repeat 0", "trial 0, repeat 1"]
     assert [run.data.metrics["trial/value"] for run in runs] == [0.75, 0.75]

@@ -62,6 +62,7 @@ def dry_run(
         yield "no trial has run yet from which the time could be estimated"
         return
     left = max(0, plan.goals.n_trials - finished)
+    workers = max(1, min(workers, left))
     whole_s = mean * left / workers
     yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}"
     yield "pruning makes it less, a sampler that comes to prefer large models more"

@@ -1,5 +1,6 @@
 """What a search tries first: known settings, put before what the sampler proposes."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,18 +40,21 @@ def known_settings(given: Sequence[Any], space: Space, default_of: Callable[[str
     Raises:
         InputError: for a key that is not searched, or a value that is not in its range.
     """
-    return [_defaults(space, default_of) if one == "defaults" else _given(space, one) for one in given]
+    found = [_defaults(space, default_of) if one == "defaults" else _given(space, one) for one in given]
+    return [params for params in found if params]
 
 
 def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
     """What the configuration holds; a value that is not in its range is left to the sampler."""
-    outside = object()
+    outside, said = object(), set[str]()
 
     def default(name: str, domain: BaseDistribution) -> Any:
         try:
-            return _in_range(name, domain, False if name.startswith("~") else default_of(key_of(name)))
+            return _in_range(key_of(name), domain, False if name.startswith("~") else default_of(key_of(name)))
         except InputError as error:
-            log.warning("%s; among the defaults it is chosen by the sampler", error)
+            if str(error) not in said:
+                said.add(str(error))
+                log.warning("%s; among the defaults it is chosen by the sampler", error)
             return outside
 
     chosen = space.choose(default)
@@ -75,9 +79,13 @@ def _given(space: Space, given: Any) -> dict[str, Any]:
         for condition in parameter.when:
             if condition.parent in values:
                 continue
-            if len(condition.values) > 1:
+            # An inner condition, or that of a key that comes later, may leave one value only.
+            also = [*parameter.when, *(c for key in left for c in _only_one(space, key, values).when)]
+            also = [other for other in also if other.parent == condition.parent]
+            possible = [value for value in condition.values if all(c.holds({c.parent: value}) for c in also)]
+            if len(possible) != 1:
                 raise InputError(f"{ENQUEUE}: {parameter.key} exists only when {condition}: say which")
-            values[condition.parent] = condition.values[0]
+            values[condition.parent] = possible[0]
             if condition.parent in keys:
                 left.append(condition.parent)
     return params
@@ -92,6 +100,8 @@ def _only_one(space: Space, key: str, values: Mapping[str, Any]) -> Parameter:
         where = " or when ".join(" and ".join(map(str, p.when)) for p in every)
         others = ", ".join(as_element(values[condition.parent]) for condition in broken)
         raise InputError(f"{ENQUEUE}: {key} exists only when {where}, not with {others}")
+    if len({parameter.name for parameter in fitting}) == 1 < len(fitting):  # the same range in each of them
+        return dataclasses.replace(fitting[0], when=())
     if len(fitting) > 1:
         where = " or when ".join(" and ".join(map(str, p.when)) for p in fitting)
         raise InputError(f"{ENQUEUE}: {key} has a range of its own when {where}: say which")
@@ -105,9 +115,9 @@ def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
         InputError: if it is not in it.
     """
     if isinstance(domain, CategoricalDistribution):
-        for choice in domain.choices:
-            if equal(choice, value):
-                return choice
+        alike = [choice for choice in domain.choices if equal(choice, value)]
+        if alike:
+            return next((choice for choice in alike if as_element(choice) == as_element(value)), alike[0])
     elif (
         is_number(value)
         and domain._contains(float(value))

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError
 
+NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 BRANCH = " when "
 """Stands in the name of a parameter whose key has a range of its own in each of several branches."""
 
@@ -122,12 +124,15 @@ def _element(text: str) -> str:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values are written alike, or are the same number."""
+    """Whether Hydra reads two values alike: as the same text, number or truth."""
     texts = as_element(one), as_element(other)
-    try:
-        return math.isclose(*map(float, texts), rel_tol=1e-9, abs_tol=1e-12)
-    except ValueError:  # Hydra reads true in any case
-        return texts[0] == texts[1] or (texts[0].lower() == texts[1].lower() in ("true", "false"))
+    if texts[0] == texts[1]:
+        return True
+    if all(text.isdigit() for text in texts):
+        return False
+    if all(NUMBER.fullmatch(text) for text in texts):  # the steps of a range leave sums such as 0.30000000000000004
+        return math.isclose(*map(float, texts), rel_tol=1e-9, abs_tol=1e-15)
+    return texts[0].lower() == texts[1].lower() in ("true", "false")
 
 
 def readable(domain: BaseDistribution | str) -> str:

@@ -17,6 +17,7 @@ from iolaus import charts
 from iolaus.atomic import replaced
 from iolaus.live import printable, why_failed
 from iolaus.outcome import best_trials, end_of, objectives, shown, sign_of
+from iolaus.overrides import key_of
 from iolaus.tally import FOLDER, INTERRUPTED, LOST, Tally, best_of, keeps_constraints
 from iolaus.timeline import timeline
 
@@ -201,7 +202,7 @@ def _facts(study: Study, trial: FrozenTrial, folder: Path) -> Iterator[str]:
     if FOLDER in trial.user_attrs:
         yield f"<dt>folder</dt><dd><code>{_text(folder / str(trial.user_attrs[FOLDER]))}</code></dd>"
     for name, value in trial.params.items():
-        yield f"<dt>{_text(name.lstrip('+'))}</dt><dd><code>{_text(str(value))}</code></dd>"
+        yield f"<dt>{_text(key_of(name))}</dt><dd><code>{_text(str(value))}</code></dd>"
     yield "</dl>"
 
 

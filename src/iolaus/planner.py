@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -21,7 +22,7 @@ from optuna.pruners import NopPruner
 from iolaus.config import flatten
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute
-from iolaus.overrides import did_you_mean, key_of, one_line, overrides, parse, start_of
+from iolaus.overrides import any_value, did_you_mean, key_of, one_line, overrides, parse, start_of
 from iolaus.plan import Plan
 from iolaus.search import Goals
 from iolaus.space import WHEN, Condition, Parameter, Space, grid, read_when
@@ -169,7 +170,9 @@ class Planner:
         narrowed = {key_of(argument.partition("=")[0]) for argument in arguments}
         while True:  # what one round drops, the conditions of others may be on
             left = self._resolved(sometimes, everywhere, fixed, deletions, declared, narrowed)
-            settled, sometimes = len(left) == len(sometimes), left
+            gone = Counter(p.key for p in sometimes) - Counter(p.key for p in left)
+            narrowed |= set(gone)  # with some of its branches, a key may have lost some of its values
+            settled, sometimes = not gone, left
             # An override of a key none of whose branches is left is one like any other.
             for key in [key for key in replaced if all(p.key != key for p in sometimes)]:
                 hold(*replaced.pop(key))
@@ -197,10 +200,17 @@ class Planner:
             fixed: What is not searched.
             deletions: Keys that are deleted.
             declared: Keys that ``when`` has named: where their branches are gone, the configuration may lack them.
-            narrowed: Keys that the command line has given a range, which need not have all values of a condition.
+            narrowed: Keys of which the command line has left fewer values, perhaps not all of a condition.
         """
         searched = {*everywhere, *(parameter.key for parameter in sometimes)}
-        composed = functools.cache(lambda: self._composed(fixed, deletions))
+        some = {p.name: any_value(p.domain) for p in everywhere.values() if not isinstance(p.domain, str)}
+
+        @functools.cache
+        def composed() -> DictConfig:
+            try:
+                return self._composed(fixed, deletions)
+            except ConfigCompositionException:  # what is fixed may exist only with what is searched
+                return self._composed(fixed, deletions, some)
 
         def holds(condition: Condition) -> bool:
             try:
@@ -229,8 +239,10 @@ class Planner:
                 resolved.append(dataclasses.replace(parameter, when=kept))
         return resolved
 
-    def _composed(self, fixed: Mapping[str, str], deletions: Sequence[str]) -> DictConfig:
-        return self.loader.load_sweep_config(self.config, overrides({}, fixed, deletions))
+    def _composed(
+        self, fixed: Mapping[str, str], deletions: Sequence[str], params: Mapping[str, Any] | None = None
+    ) -> DictConfig:
+        return self.loader.load_sweep_config(self.config, overrides(params or {}, fixed, deletions))
 
     def _default(self, key: str, composed: DictConfig) -> Any:
         """What a key or the choice of a group is where it is not searched."""
@@ -291,14 +303,20 @@ class Planner:
     def default_of(self, plan: Plan) -> Callable[[str], Any]:
         """Tells what a key is in the configuration as it is, without anything that is searched."""
 
-        def composed() -> DictConfig:
+        @functools.cache
+        def composed() -> DictConfig | InputError:
             try:
                 return self._composed(plan.fixed, plan.deletions)
             except ConfigCompositionException as error:
-                raise InputError(f"the defaults do not go with what is fixed: {one_line(error)}") from error
+                return InputError(f"the defaults do not go with what is fixed: {one_line(error)}")
 
-        once = functools.cache(composed)
-        return lambda key: self._default(key, once())
+        def default_of(key: str) -> Any:
+            defaults = composed()
+            if isinstance(defaults, InputError):
+                raise defaults
+            return self._default(key, defaults)
+
+        return default_of
 
     def _shared(self, composed: DictConfig, space: Space, fixed: Mapping[str, str]) -> dict[str, Any]:
         """What all trials have in common: the configuration of any of them, but for what is searched."""

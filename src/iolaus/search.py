@@ -125,6 +125,8 @@ class Search:
         self.study, self.goals, self.seed = study, goals, seed
         self.n_trials = goals.n_trials
         """The total, which `tally` raises as soon as somebody has asked for more."""
+        self.stops = goals.stops
+        """How often somebody has asked for the study's end, which `tally` looks up as well."""
         self.attrs = {name: value for name, value in (attrs or {}).items() if name not in (FOLDER, REASON)}
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
         self._settled = Tally.of(study)
@@ -132,8 +134,9 @@ class Search:
     def tally(self, before: int | None = None) -> Tally:
         """Count all trials, or those with smaller numbers than `before`."""
         if before is None:
-            grown = self.study._storage.get_study_user_attrs(self.study._study_id).get(GROWN, 0)
-            self.n_trials = min(max(self.goals.n_trials, grown), self.goals.limit or sys.maxsize)
+            asked = self.study._storage.get_study_user_attrs(self.study._study_id)
+            self.n_trials = min(max(self.goals.n_trials, asked.get(GROWN, 0)), self.goals.limit or sys.maxsize)
+            self.stops = asked.get(STOPS, 0)
         trials = self.study.get_trials(deepcopy=False)[:before]
         # What is finished does not change, so it is counted once.
         while self._settled.size < len(trials) and trials[self._settled.size].state.is_finished():
@@ -154,7 +157,7 @@ class Search:
 
     def ended_by(self, tally: Tally) -> str | None:
         """What has ended the search, so that there is nothing left to claim, now or later; None while it goes on."""
-        goals, attrs = self.goals, self.study.user_attrs
+        goals = self.goals
         if tally.fails_too_often(goals.max_failure_rate, self.n_trials):
             return FAILURES
         if tally.counted >= self.n_trials:
@@ -163,7 +166,7 @@ class Search:
             return TARGET
         if goals.patience is not None and tally.best is not None and tally.since_best >= goals.patience:
             return PATIENCE
-        if attrs.get(STOPS, 0) > goals.stops:
+        if self.stops > goals.stops:
             return STOPPED
         if goals.deadline is not None and time.time() >= goals.deadline:
             return TIMEOUT

@@ -1,8 +1,6 @@
 """What is searched: parameters with their ranges, of which some exist only where others have certain values."""
 
 import dataclasses
-import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,9 +86,12 @@ class Space:
             for other in self.parameters[:number]:
                 if one.key == other.key and not _exclude_each_other(one.when, other.when):
                     raise InputError(f"{one.key} has two ranges at once: under {_under(other)} and under {_under(one)}")
-            if self._required(one.when) is None:
+            if next(self._assignments(one.when, {}), None) is None:
                 raise InputError(f"{one.key} can never exist: {_under(one)} its conditions exclude each other")
-        several = {key for key, count in Counter(p.key for p in self.searched).items() if count > 1}
+        ranges: dict[str, list[BaseDistribution | str]] = {}
+        for parameter in self.searched:
+            ranges.setdefault(parameter.key, []).append(parameter.domain)
+        several = {key for key, domains in ranges.items() if any(domain != domains[0] for domain in domains)}
         self.parameters = [
             dataclasses.replace(p, name=f"{p.name}{BRANCH}{' and '.join(map(str, p.when))}") if p.key in several else p
             for p in self.parameters
@@ -143,19 +144,21 @@ class Space:
             is_group: Whether a key is a config group, whose options differ in what keys there are.
         """
         parents = {condition.parent for parameter in self.parameters for condition in parameter.when}
-        choices = {p.key: p.domain.choices for p in self.parameters if isinstance(p.domain, CategoricalDistribution)}
         found: list[dict[str, Any]] = []
         for parameter in self.parameters:
-            wishes: list[dict[str, Any]] = [{}]
+            wishes: list[tuple[tuple[Condition, ...], dict[str, Any]]] = [(parameter.when, {})]
             for condition in parameter.when:
-                wishes += [{condition.parent: value} for value in condition.values[1:]]
-            for key in choices:
-                lies_in = is_group(key) and parameter.key.startswith(f"{key.replace('/', '.')}.")
-                decides = key == parameter.key and (key in parents or is_group(key) or key.startswith("~"))
-                if lies_in or decides:
-                    wishes += [{key: choice} for choice in choices[key]]
-            for wish in wishes:
-                required = self._required(parameter.when, wish)
+                wishes += [(parameter.when, {condition.parent: value}) for value in condition.values[1:]]
+            for other in self.parameters:
+                if not isinstance(other.domain, CategoricalDistribution):
+                    continue
+                lies_in = is_group(other.key) and parameter.key.startswith(f"{other.key.replace('/', '.')}.")
+                decides = other.key in parents or is_group(other.key) or other.key.startswith("~")
+                if lies_in or (other is parameter and decides):
+                    both = tuple(dict.fromkeys((*parameter.when, *other.when)))
+                    wishes += [(both, {other.key: choice}) for choice in other.domain.choices]
+            for when, wish in wishes:
+                required = next(self._assignments(when, wish), None)
                 if required is None:  # the parameter does not exist with this option
                     continue
                 branch = self.choose(
@@ -166,27 +169,20 @@ class Space:
                     found.append(branch)
         return found or [{}]
 
-    def _required(self, when: Sequence[Condition], given: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Values of parents under which conditions hold and the parents exist; None if there are none.
-
-        Args:
-            when: The conditions.
-            given: Values by key that are to be among them.
-        """
-        values = dict(given or {})
-        for condition in when:
-            if condition.parent in values and not condition.holds(values):
-                return None
-            for parent, value in itertools.product(self.parameters, condition.values):
-                if parent.key != condition.parent or not parent.can_be(values.get(condition.parent, value)):
-                    continue
-                more = self._required(parent.when, {condition.parent: value, **values})
-                if more is not None:
-                    values = more
-                    break
-            else:
-                return None
-        return values
+    def _assignments(self, when: Sequence[Condition], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Values of parents, the given ones among them, under which conditions hold and the parents exist."""
+        if not when:
+            yield dict(given)
+            return
+        condition, *others = when
+        known = condition.parent in given
+        for value in [given[condition.parent]] if known else condition.values:
+            if not condition.holds({condition.parent: value}):
+                continue
+            for parent in self.parameters:
+                if parent.key == condition.parent and parent.can_be(value):
+                    for values in self._assignments(parent.when, {**given, condition.parent: value}):
+                        yield from self._assignments(others, values)
 
     def _check(self, condition: Condition) -> None:
         parents = [parameter for parameter in self.parameters if parameter.key == condition.parent]

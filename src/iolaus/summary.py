@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.atomic import replaced
 from iolaus.config import config_options
 from iolaus.outcome import best_trials
-from iolaus.overrides import as_element
+from iolaus.overrides import as_element, start_of
 from iolaus.plan import Plan
 from iolaus.planner import settings_of
 from iolaus.tally import FOLDER, Tally, best_of
@@ -34,11 +34,18 @@ def write_results(study: Study, folder: Path) -> None:
     results: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
         with suppress(ValueError):  # no trial is complete
-            results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
+            results |= {"best_params": _by_override(study.best_trial.params), "best_value": study.best_trial.value}
     else:
-        results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+        results["solutions"] = [
+            {"params": _by_override(trial.params), "values": trial.values} for trial in study.best_trials
+        ]
     with replaced(folder / "optimization_results.yaml") as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(results)).encode())
+
+
+def _by_override(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as their overrides begin, whichever branch their ranges are of."""
+    return {start_of(name): value for name, value in params.items()}
 
 
 def summary(study: Study, plan: Plan, loader: ConfigLoader, master: DictConfig) -> Iterator[str]:

@@ -110,7 +110,7 @@ class Sweep:
                 study.set_user_attr(STUDY_FOLDER, plan.folder)
             before = study.user_attrs.get(GOALS, {})
             if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
-                study.set_user_attr(GROWN, 0)  # this command asks for another total than the one that was raised
+                study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total
             if before != asdict(plan.goals):
                 study.set_user_attr(GOALS, asdict(plan.goals))
             enqueue(study, first)

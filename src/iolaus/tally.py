@@ -59,6 +59,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     best: FrozenTrial | None = None
     """The best complete trial by the first objective that keeps all constraints."""
+    best_since: datetime | None = None
+    """When the first of those that are as good as the best one ended."""
     ends: list[datetime] = field(default_factory=list)
     """When those that count ended, in order."""
 
@@ -95,7 +97,10 @@ class Tally:
                 self.failed += 1
                 self.reasons[trial.user_attrs.get(REASON, NO_REASON)] += 1
             elif self.is_best(trial):
-                self.best = trial
+                self.best, self.best_since = trial, trial.datetime_complete
+            elif self.best is not None and trial.values == self.best.values and keeps_constraints(trial):
+                known = [end for end in (self.best_since, trial.datetime_complete) if end is not None]
+                self.best_since = min(known, default=None)
 
     def is_best(self, trial: FrozenTrial) -> bool:
         """Whether a trial is complete, keeps all constraints, and beats the best."""
@@ -105,9 +110,8 @@ class Tally:
 
     @property
     def since_best(self) -> int:
-        """How many of those that count have ended after the best one had."""
-        ended = None if self.best is None else self.best.datetime_complete
-        return 0 if ended is None else len(self.ends) - bisect.bisect_right(self.ends, ended)
+        """How many of those that count have ended after the best one had, or another that is as good."""
+        return 0 if self.best_since is None else len(self.ends) - bisect.bisect_right(self.ends, self.best_since)
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:

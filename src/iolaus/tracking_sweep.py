@@ -120,7 +120,7 @@ def _finish(client: Any, run: Any, trial: "FrozenTrial") -> None:
     elif trial.state == TrialState.PRUNED and "state" not in tags:  # between two of its repeats
         for name, value in tags_of_pruned(trial).items():
             client.set_tag(run_id, name, value)
-    elif trial.state == TrialState.COMPLETE and REPEAT in tags and len(trial.values) == 1:
+    elif trial.state == TrialState.COMPLETE and REPEAT in tags and VALUE not in run.data.metrics:
         client.log_metric(run_id, VALUE, trial.values[0])
 
 
