@@ -104,6 +104,13 @@ hydra:
       model=cnn: {+depth: '1,2'}
       depth=2: {+width: '3,4'}
 """,
+    "settled.yaml": """
+defaults: [config, _self_]
+hydra:
+  sweeper:
+    params: {model: choice(mlp), model.width: 3, x: 'interval(0, 1)'}
+    when: {optimizer=sgd: {optimizer.momentum: 'interval(0.5, 0.9)'}}
+""",
     "timed.yaml": """
 defaults: [config, _self_]
 hydra: {callbacks: {timed: {_target_: app.Timed}}}
@@ -204,9 +211,9 @@ def test_a_range_for_all_branches_is_one_parameter(sweep: Sweep) -> None:
 
 
 def test_what_is_fixed_may_exist_only_with_what_is_searched(sweep: Sweep) -> None:
-    here = ["--config-name=branches", "model=choice(mlp)", "model.width=3", "optimizer=choice(sgd)"]
-    done = sweep(*here, "hydra.sweeper.enqueue=[defaults]", n_trials=2)
+    done = sweep("--config-name=settled", "hydra.sweeper.enqueue=[defaults]", n_trials=2)
     assert done.code == 0, done.err
+    assert done.out.count("the defaults do not go with what is fixed: ") == 1
     assert all(sweep.config(number).model.width == 3 for number in range(2))
 
 
@@ -413,6 +420,16 @@ def test_what_is_enqueued_brings_the_parents_that_it_needs(sweep: Sweep) -> None
     assert (first["model"], first["model.width"]) == ("mlp", 7)
     assert (second["model"], second["optimizer"], second["model.norm"]) == ("cnn", "sgd", False)
     assert (third["optimizer"], third["optimizer.momentum"]) == ("sgd", 0.75)
+
+
+def test_what_is_enqueued_but_does_not_go_with_the_command_line_is_left_out(sweep: Sweep) -> None:
+    known = "hydra.sweeper.enqueue=[{model: cnn, model.channels: [16], x: 0.125},{model: mlp, model.width: 9, x: 0.5}]"
+    done = sweep("--config-name=branches", known, "model=mlp", n_trials=2)
+    assert done.code == 0, done.err
+    assert "hydra.sweeper.enqueue: model is mlp, not cnn; these settings are left out" in done.out
+    first, second = (trial.params for trial in sweep.trials())
+    assert (first["model.width"], first["x"]) == (9, 0.5)
+    assert second["x"] != 0.125
 
 
 def test_a_default_that_the_configuration_lacks_is_left_to_the_sampler(sweep: Sweep) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -29,18 +29,33 @@ def enqueue(study: Study, wanted: Sequence[Mapping[str, Any]]) -> None:
             study.set_user_attr(ENQUEUED, done)
 
 
-def known_settings(given: Sequence[Any], space: Space, default_of: Callable[[str], Any]) -> list[dict[str, Any]]:
+def known_settings(
+    given: Sequence[Any],
+    space: Space,
+    default_of: Callable[[str], Any],
+    fixed: Mapping[str, str],
+    named: Collection[str],
+) -> list[dict[str, Any]]:
     """What ``hydra.sweeper.enqueue`` names, as parameters.
 
     Args:
         given: Mappings of keys to values, and ``defaults``, which is what the configuration holds.
         space: What is searched.
         default_of: Tells what a key is in the configuration.
+        fixed: What is not searched, but overridden in all trials.
+        named: Keys that the command line names: a mapping that does not go with these is left out with a warning.
 
     Raises:
         InputError: for a key that is not searched, or a value that is not in its range.
     """
-    found = [_defaults(space, default_of) if one == "defaults" else _given(space, one) for one in given]
+    found = []
+    for one in given:
+        try:
+            found.append(_defaults(space, default_of) if one == "defaults" else _given(space, one, fixed))
+        except InputError as error:
+            if not isinstance(one, dict) or not any(key_of(key) in named for key in one):
+                raise
+            log.warning("%s; these settings are left out", error)
     return [params for params in found if params]
 
 
@@ -61,15 +76,18 @@ def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
     return {name: chosen[name] for name in space.distributions if chosen.get(name, outside) is not outside}
 
 
-def _given(space: Space, given: Any) -> dict[str, Any]:
+def _given(space: Space, given: Any, fixed: Mapping[str, str]) -> dict[str, Any]:
     """What one mapping names, with the parents that its conditional keys need."""
     if not isinstance(given, dict):
         raise InputError(f"{ENQUEUE} must list defaults and mappings of keys to values, but got {given}")
     keys = {parameter.key for parameter in space.searched}
-    for key in given:
-        if key_of(key) not in keys:
+    settled = {key_of(name): text for name, text in fixed.items()}
+    for key, value in given.items():
+        if key_of(key) in settled and not equal(value, settled[key_of(key)]):
+            raise InputError(f"{ENQUEUE}: {key} is {settled[key_of(key)]}, not {as_element(value)}")
+        if key_of(key) not in keys and key_of(key) not in settled:
             raise InputError(f"{ENQUEUE}: {key} is not searched{did_you_mean(key_of(key), keys)}")
-    values = {key_of(key): value for key, value in given.items()}
+    values = {key_of(key): value for key, value in given.items() if key_of(key) not in settled}
     params: dict[str, Any] = {}
     left = list(values)
     while left:

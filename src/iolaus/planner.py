@@ -45,6 +45,8 @@ class Planner:
         self.settings, self.loader, self.config = settings, hydra_context.config_loader, config
         self.whitelist = hydra_context.execution_whitelist
         self.directions = self._directions()
+        self.named: set[str] = set()
+        """Keys that the command line names."""
 
     def plan(self, arguments: Sequence[str]) -> tuple[Plan, dict[str, str]]:
         """What is to be searched, and the identity of its study; everything is checked that can be.
@@ -57,6 +59,7 @@ class Planner:
         """
         given = self.settings
         self._check_numbers()
+        self.named = {key_of(argument.partition("=")[0]) for argument in arguments}
         space, fixed, deletions = self._space(arguments)
         sampler, pruner = dict(given["sampler"]), dict(given["pruner"])
         points = None
@@ -167,7 +170,7 @@ class Planner:
                 else:
                     hold(name, domain)
         declared = {parameter.key for parameter in sometimes}
-        narrowed = {key_of(argument.partition("=")[0]) for argument in arguments}
+        narrowed = set(self.named)
         while True:  # what one round drops, the conditions of others may be on
             left = self._resolved(sometimes, everywhere, fixed, deletions, declared, narrowed)
             gone = Counter(p.key for p in sometimes) - Counter(p.key for p in left)

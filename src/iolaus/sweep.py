@@ -92,7 +92,9 @@ class Sweep:
         plan, facts = planner.plan(arguments)
         self.first = planner.branches[0]
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
-        first = known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan))
+        first = known_settings(
+            self.settings["enqueue"], plan.space, planner.default_of(plan), plan.fixed, planner.named
+        )
         if self.settings["dry_run"]:
             workers = self._workers(plan.goals.n_trials)
             for line in dry_run(
