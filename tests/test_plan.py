@@ -111,6 +111,10 @@ hydra:
     params: {model: choice(mlp), model.width: 3, x: 'interval(0, 1)'}
     when: {optimizer=sgd: {optimizer.momentum: 'interval(0.5, 0.9)'}}
 """,
+    "known.yaml": """
+defaults: [branches, _self_]
+hydra: {sweeper: {enqueue: [{model: cnn, model.channels: '[16]', x: 0.125}, {model: mlp, model.width: 9, x: 0.5}]}}
+""",
     "timed.yaml": """
 defaults: [config, _self_]
 hydra: {callbacks: {timed: {_target_: app.Timed}}}
@@ -423,8 +427,7 @@ def test_what_is_enqueued_brings_the_parents_that_it_needs(sweep: Sweep) -> None
 
 
 def test_what_is_enqueued_but_does_not_go_with_the_command_line_is_left_out(sweep: Sweep) -> None:
-    known = "hydra.sweeper.enqueue=[{model: cnn, model.channels: [16], x: 0.125},{model: mlp, model.width: 9, x: 0.5}]"
-    done = sweep("--config-name=branches", known, "model=mlp", n_trials=2)
+    done = sweep("--config-name=known", "model=mlp", n_trials=2)
     assert done.code == 0, done.err
     assert "hydra.sweeper.enqueue: model is mlp, not cnn; these settings are left out" in done.out
     first, second = (trial.params for trial in sweep.trials())

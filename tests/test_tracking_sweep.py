@@ -283,6 +283,16 @@ def test_a_direction_that_is_not_the_objectives_is_refused_before_anything_is_ma
     assert not (done.output / "journal.log").exists()
 
 
+def test_the_best_trial_keeps_the_bounds_of_its_metrics(program: Program) -> None:
+    done = program(
+        "-m", "hydra/sweeper=iolaus", "hydra.sweeper.direction=maximize", "constraints={params: 1000}", "epochs=1",
+        "model.hidden_sizes=choice([8],[16])", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_jobs=1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    best = next(line for line in done.out.splitlines() if "once more:" in line)
+    assert "model.hidden_sizes=[8]" in best  # 610 parameters, the other has 1,210
+
+
 def test_a_bound_of_what_is_no_metric_is_refused_before_anything_is_made(program: Program) -> None:
     done = program("-m", "hparams_search=optuna", "constraints={parms: 10000}")
     assert done.code == 1

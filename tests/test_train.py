@@ -342,7 +342,7 @@ def test_an_objective_that_has_no_value_in_each_epoch_is_not_pruned_by_another(p
 
 def test_a_dry_run_times_each_branch_and_random_trials_and_leaves_nothing(program: Program) -> None:
     done = program(
-        "-m", "hparams_search=optuna", "hydra.sweeper.dry_run=true", "hydra.sweeper.timeout_s=0.5", "epochs=1"
+        "-m", "hparams_search=optuna", "hydra.sweeper.dry_run=true", "hydra.sweeper.timeout_s=0.01", "epochs=1"
     )
     assert done.code == 0, done.err
     branches = [line for line in done.out.splitlines() if "hparams_search=optuna" in line]

@@ -69,7 +69,7 @@ class RunConfig:
     precision: str = MISSING
     threads: Any = MISSING  # "auto" or a number
     objective: Any = MISSING  # a metric's name or a list of them
-    constraints: dict[str, float] = field(default_factory=dict)
+    constraints: Any = None  # bounds by metric
     resume: str | None = MISSING
     root: str = MISSING
 
@@ -129,8 +129,11 @@ def check_constraints(cfg: DictConfig) -> None:
     Raises:
         InputError: naming what is none.
     """
-    for metric in cfg.constraints:
+    bounds = {} if cfg.constraints is None else cfg.constraints
+    require(isinstance(bounds, Mapping), "constraints", "null or a mapping such as {params: 10000}", bounds)
+    for metric, bound in bounds.items():
         require(metric in METRICS, "constraints", f"bounds of {', '.join(METRICS)}", metric)
+        require(is_number(bound), f"constraints.{metric}", "a number", bound)
 
 
 def objectives(cfg: DictConfig) -> list[str]:
@@ -181,8 +184,8 @@ def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
         results: The metrics.
     """
     return {
-        name: (results[name] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
-        for name, bound in cfg.constraints.items()
+        str(name): (results[str(name)] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
+        for name, bound in (cfg.constraints or {}).items()
     }
 
 

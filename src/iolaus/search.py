@@ -285,6 +285,10 @@ class Search:
             self.study.tell(trial, values, state)
         except UpdateFinishedTrialError:
             return False
+        except ValueError:  # Optuna's other word for it, if it was given up since the look above
+            if self.study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+                raise
+            return False
         except RuntimeError as error:  # GridSampler, which has no other way to say that the grid is complete
             if "Study.stop" not in str(error):
                 raise

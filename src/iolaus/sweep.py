@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
 from iolaus.dry_run import dry_run
-from iolaus.enqueue import enqueue, known_settings
+from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.live import Live, why_failed
@@ -92,9 +92,9 @@ class Sweep:
         plan, facts = planner.plan(arguments)
         self.first = planner.branches[0]
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
-        first = known_settings(
-            self.settings["enqueue"], plan.space, planner.default_of(plan), plan.fixed, planner.named
-        )
+        typed = any(override.startswith(ENQUEUE) for override in self.config.hydra.overrides.hydra)
+        named = () if typed else planner.named  # who types both is told of a mistake
+        first = known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan), plan.fixed, named)
         if self.settings["dry_run"]:
             workers = self._workers(plan.goals.n_trials)
             for line in dry_run(
