@@ -299,7 +299,7 @@ class Planner:
             named = any(override.partition("=")[0] == start_of(parameter.name) for override in branch)
             if named and not exists and not parameter.name.startswith("+"):
                 where = f" with {' '.join(groups)}" if groups else ""
-                hint = "" if parameter.when else f"; a key that exists only sometimes is searched under {WHEN}"
+                hint = "" if parameter.when else f" (a key that exists only sometimes is searched under {WHEN})"
                 meant = did_you_mean(key, {*known, *tables})
                 raise InputError(f"the configuration{where} has no {key}{meant}{hint}") from error
 
