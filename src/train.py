@@ -52,6 +52,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     device = hardware.resolve_device(cfg.device)
     hardware.deterministic(device)
     threads = hardware.set_threads(cfg.threads)
+    hardware.keep_memory()
 
     state, run_id = None, None
     if cfg.resume is not None:

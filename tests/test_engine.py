@@ -1,6 +1,10 @@
 import copy
 import functools
 import math
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -228,6 +232,31 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="device=cuda is not there"):
         hardware.resolve_device("cuda")
+
+
+STEPS = """
+import resource, torch
+from iolaus import hardware
+{first}
+step = lambda: [torch.ones(2**20) for _ in range(8)]
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_memory_is_kept_from_step_to_step() -> None:
+    def faults(first: str, **environment: str) -> int:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        command = [sys.executable, "-c", STEPS.format(first=first)]
+        path = os.pathsep.join(sys.path)
+        return int(subprocess.check_output(command, env={**inherited, "PYTHONPATH": path, **environment}))
+
+    keep = "hardware.keep_memory()"
+    assert faults(keep) < 100 < faults("")
+    assert faults(keep, MALLOC_TRIM_THRESHOLD_="131072") > 100  # what the environment asks for stands
 
 
 def test_convolutions_are_placed_channels_last() -> None:

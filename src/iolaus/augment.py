@@ -38,16 +38,17 @@ class Affine:
         draw = torch.rand(4, size).to(images.device)  # drawn on the CPU: the same on every device
         angle = (draw[0] * 2 - 1) * math.radians(self.degrees)
         low, high = self.scale
-        factor = 1 / (low + draw[1] * (high - low))  # affine_grid maps output to input, so sizes go the other way
+        factor = 1 / (low + draw[1] * (high - low))  # from output to input, so sizes go the other way
         shift = (draw[2:] * 2 - 1) * (2 * self.translate)  # the grid spans [-1, 1]: two units a side
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-        # in units of half a side, a rotation of a non-square image is a shear unless it is scaled back
-        matrix = torch.stack(
-            [
-                torch.stack([cos, -sin * (height / width), shift[0]], dim=1),
-                torch.stack([sin * (width / height), cos, shift[1]], dim=1),
-            ],
-            dim=1,
-        )  # (B, 2, 3)
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
+        # where each pixel comes from, in units of half a side; in those the rotation of a non-square image is a shear,
+        # unless it is scaled back
+        x, y = (
+            ((torch.arange(side, device=images.device) * 2 + 1) / side - 1).view(shape)
+            for side, shape in ((width, (1, 1, -1)), (height, (1, -1, 1)))
+        )
+        cos, sin, shift = cos.view(-1, 1, 1), sin.view(-1, 1, 1), shift[..., None, None]
+        from_x = cos * x - (sin * (height / width)) * y + shift[0]
+        from_y = (sin * (width / height)) * x + cos * y + shift[1]
+        grid = torch.stack([from_x, from_y], dim=-1)  # (B, H, W, 2)
         return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
