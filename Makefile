@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	@echo "      $(BIN)/mlflow ui    (compare the runs)"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
