@@ -1,0 +1,159 @@
+"""How close training comes to what this machine can do: FLOP/s of whole steps over those of a large matrix product.
+
+    python benchmarks/limit.py                # all families, on one thread and on all, in about three minutes
+    python benchmarks/limit.py --threads 1
+
+A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer.
+What it computes is counted by torch.utils.flop_counter, its matrix products and convolutions alone. The peak is that of
+a product of two square matrices in the precision that the network is trained in, measured in turn with the steps. For
+networks too small for that, the roofline: the time that the step would take if each operation read its inputs and wrote
+its outputs at the speed at which a tensor is copied, or computed at the peak, whichever is longer.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from table import Rows, parser, ratio, report, take_turns
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from iolaus import engine, hardware, machine, models
+
+FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
+    "MLP 384-128": lambda: models.MLP((1, 28, 28), 10, hidden_sizes=[384, 128]),
+    "MLP 512-256-128": lambda: models.MLP((1, 28, 28), 10, hidden_sizes=[512, 256, 128]),
+    "CNN 16-32-64, kernel 3": lambda: models.CNN((1, 28, 28), 10),
+    "CNN 16-32-64, kernel 5": lambda: models.CNN((1, 28, 28), 10, kernel_size=5),
+    "CNN 32-32-64, kernel 3": lambda: models.CNN((1, 28, 28), 10, channels=[32, 32, 64]),
+    "CNN 8-8, no hidden layer": lambda: models.CNN((1, 28, 28), 10, channels=[8, 8], hidden_sizes=[]),
+}
+BATCH_SIZES = (64, 128, 512)
+SIDE = 2048
+"""Of the matrices whose product is the peak."""
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and count its tensors unless it is a view of another."""
+        given = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, given)) if isinstance(leaf, Tensor)]
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return given
+
+
+class Training:
+    """A network of a family with its batch."""
+
+    def __init__(self, make: Callable[[], nn.Module], batch_size: int) -> None:
+        """Build it as src/train.py does."""
+        torch.manual_seed(0)
+        self.model = hardware.place(make(), torch.device("cpu"))
+        self.precision = hardware.resolve_precision("auto", self.model)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
+        self.batch = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
+        self.steps(3)
+        with FlopCounterMode(display=False) as flops:
+            self.steps(1)
+        with Traffic() as traffic:
+            self.steps(1)
+        self.flops, self.bytes = flops.get_total_flops(), traffic.bytes
+
+    def steps(self, count: int) -> None:
+        """Train on the same batch again and again."""
+        engine.train_epoch(self.model, [self.batch] * count, self.optimizer, precision=self.precision)
+
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        count = max(10, int(2e10 / self.flops))
+        start = time.perf_counter()
+        self.steps(count)
+        return (time.perf_counter() - start) / count
+
+
+def product_s(precision: str) -> Callable[[], float]:
+    """A function that multiplies two matrices and gives the seconds."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(SIDE, SIDE, dtype=dtype), torch.randn(SIDE, SIDE, dtype=dtype)
+
+    def measure() -> float:
+        start = time.perf_counter()
+        a @ b
+        return time.perf_counter() - start
+
+    measure()
+    return measure
+
+
+def copy_s() -> Callable[[], float]:
+    """A function that copies a tensor much larger than the caches, and gives the seconds of a byte read or written."""
+    source, target = torch.ones(2**26), torch.zeros(2**26)
+
+    def measure() -> float:
+        start = time.perf_counter()
+        target.copy_(source)
+        return (time.perf_counter() - start) / (2 * source.numel() * source.element_size())
+
+    return measure
+
+
+def measured(rounds: int) -> tuple[Rows, dict[str, object]]:
+    """A row for each network and batch size, with as many threads as are set."""
+    trainings = {
+        (family, batch_size): Training(make, batch_size)
+        for family, make in FAMILIES.items()
+        for batch_size in BATCH_SIZES
+    }
+    precisions = sorted({training.precision for training in trainings.values()})
+    turns: dict[str, Callable[[], float]] = {f"peak {precision}": product_s(precision) for precision in precisions}
+    turns["copy"] = copy_s()
+    turns |= {f"{family}, {batch_size}": training.step_s for (family, batch_size), training in trainings.items()}
+    seconds = take_turns(turns, rounds)
+    rows: Rows = []
+    for (family, batch_size), training in trainings.items():
+        steps, peaks = seconds[f"{family}, {batch_size}"], seconds[f"peak {training.precision}"]
+        compute = [training.flops * peak / (2 * SIDE**3) for peak in peaks]  # seconds at the peak
+        limit = [max(c, training.bytes * copy) for c, copy in zip(compute, seconds["copy"], strict=True)]
+        rows.append(
+            (
+                family, f"{batch_size}", training.precision, f"{1000 * statistics.median(steps):.2f}",
+                f"{training.flops / statistics.median(steps) / 1e9:.0f}", f"{100 * ratio(compute, steps):.0f}",
+                f"{100 * ratio(limit, steps):.0f}",
+            )
+        )  # fmt: skip
+    return rows, {"seconds": seconds}
+
+
+def main() -> None:
+    """Measure with one thread and with all, and report."""
+    options_of = parser(__doc__, rounds=5)
+    options_of.add_argument("--threads", type=int, nargs="*", default=sorted({1, machine.cores()}))
+    options = options_of.parse_args()
+    hardware.keep_memory()
+    heading = ("network", "batch", "precision", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
+    figures: dict[str, object] = {}
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        rows, figures[str(threads)] = measured(options.rounds)
+        report(
+            f"Training steps, threads: {threads}, {options.rounds} rounds in turn",
+            [heading, *rows],
+            figures,
+            options.json,
+        )
+
+
+if __name__ == "__main__":
+    main()
