@@ -43,10 +43,8 @@ class Affine:
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
         # where each pixel comes from, in units of half a side; in those the rotation of a non-square image is a shear,
         # unless it is scaled back
-        x, y = (
-            ((torch.arange(side, device=images.device) * 2 + 1) / side - 1).view(shape)
-            for side, shape in ((width, (1, 1, -1)), (height, (1, -1, 1)))
-        )
+        x = ((torch.arange(width, device=images.device) * 2 + 1) / width - 1).view(1, 1, width)
+        y = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1).view(1, height, 1)
         cos, sin, shift = cos.view(-1, 1, 1), sin.view(-1, 1, 1), shift[..., None, None]
         from_x = cos * x - (sin * (height / width)) * y + shift[0]
         from_y = (sin * (width / height)) * x + cos * y + shift[1]

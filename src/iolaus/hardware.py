@@ -2,12 +2,20 @@
 
 import ctypes
 import os
-import sys
 
 import torch
 from torch import nn
 
 from iolaus.errors import InputError
+
+TUNES_MALLOC = {
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_TOP_PAD_",
+    "GLIBC_TUNABLES",
+}
+"""Variables by which glibc is told otherwise."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -59,13 +67,11 @@ def set_threads(threads: int | str) -> int:
 def keep_memory() -> None:
     """Have glibc keep what is freed for the next step, instead of handing it back to the system and asking anew.
 
-    Each fresh page costs a fault, and beside another training those come to a third of a step. Elsewhere than with
-    glibc, or where the environment sets malloc's thresholds, nothing is changed.
+    Each fresh page costs a fault: docs/performance.md. Where the environment tunes malloc itself, and with other C
+    libraries, nothing is changed.
     """
-    if not sys.platform.startswith("linux") or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # musl has none
+    if hasattr(libc, "mallopt") and not TUNES_MALLOC & set(os.environ):
         libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: the largest that glibc takes; malloc.h names the numbers
         libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 

@@ -16,11 +16,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.atomic import replaced
+from iolaus.command import settings_of
 from iolaus.config import config_options
 from iolaus.outcome import best_trials
 from iolaus.overrides import as_element, start_of
 from iolaus.plan import Plan
-from iolaus.planner import settings_of
 from iolaus.tally import FOLDER, Tally, best_of
 
 log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from optuna.trial import TrialState
 
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
+from iolaus.command import Command
 from iolaus.dry_run import dry_run
 from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError
@@ -88,13 +89,14 @@ class Sweep:
             sys.exit(130)
 
     def _run(self, arguments: Sequence[str]) -> None:
-        planner = Planner(self.settings, self.hydra_context, self.config)
-        plan, facts = planner.plan(arguments)
+        command = Command(self.settings, arguments, self.hydra_context.config_loader, self.config)
+        planner = Planner(command, self.settings, self.hydra_context, self.config)
+        plan, facts = planner.plan()
         self.first = planner.branches[0]
         self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
         typed = any(override.startswith(ENQUEUE) for override in self.config.hydra.overrides.hydra)
-        named = () if typed else planner.named  # who types both is told of a mistake
-        first = known_settings(self.settings["enqueue"], plan.space, planner.default_of(plan), plan.fixed, named)
+        named = () if typed else command.named  # who types both is told of a mistake
+        first = known_settings(self.settings["enqueue"], plan.space, command.default_of, plan.fixed, named)
         if self.settings["dry_run"]:
             workers = self._workers(plan.goals.n_trials)
             for line in dry_run(
