@@ -4,10 +4,11 @@
     python benchmarks/limit.py --threads 1
 
 A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer.
-What it computes is counted by torch.utils.flop_counter, its matrix products and convolutions alone. The peak is that of
-a product of two square matrices in the precision that the network is trained in, measured in turn with the steps. For
-networks too small for that, the roofline: the time that the step would take if each operation read its inputs and wrote
-its outputs at the speed at which a tensor is copied, or computed at the peak, whichever is longer.
+What it computes are its matrix products and convolutions, padding included, as torch.utils.flop_counter has it. The
+peak is that of a product of two square matrices in the precision that the network is trained in, measured in turn with
+the steps. For networks too small for that, an estimate of the roofline: the time that the step would take if each
+operation computed at the peak, or read its inputs and wrote its outputs at the speed at which a tensor of a few MB is
+copied, whichever is longer.
 """
 
 import statistics
@@ -20,7 +21,7 @@ from table import Rows, parser, ratio, report, take_turns
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from iolaus import engine, hardware, machine, models
 
@@ -35,22 +36,28 @@ FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
 BATCH_SIZES = (64, 128, 512)
 SIDE = 2048
 """Of the matrices whose product is the peak."""
+NOTHING_MOVES = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten._unsafe_view}
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write."""
+    """Counts the bytes that each operation reads and writes, and the FLOP."""
 
     def __init__(self) -> None:
         """Begin at nothing."""
         super().__init__()
-        self.bytes = 0
+        self.operations: list[tuple[int, int]] = []
+        """Bytes and FLOP of each."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, and count its tensors unless it is a view of another."""
+        """Run the operation, and count it unless it only makes a view or room."""
         given = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, given)) if isinstance(leaf, Tensor)]
-            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if func.is_view or func.overloadpacket in NOTHING_MOVES:
+            return given
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+        moved = sum(tensor.numel() * tensor.element_size() for tensor in read + written)
+        count = flop_registry.get(func.overloadpacket)
+        self.operations.append((moved, count(*args, **(kwargs or {}), out_val=given) if count else 0))
         return given
 
 
@@ -65,11 +72,14 @@ class Training:
         self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
         self.batch = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
         self.steps(3)
-        with FlopCounterMode(display=False) as flops:
-            self.steps(1)
         with Traffic() as traffic:
             self.steps(1)
-        self.flops, self.bytes = flops.get_total_flops(), traffic.bytes
+        self.operations = traffic.operations
+        self.flops = sum(flops for _, flops in self.operations)
+
+    def roofline_s(self, flop_s: float, byte_s: float) -> float:
+        """Seconds of a step if each operation took as long as what it computes or as what it moves."""
+        return sum(max(moved * byte_s, flops * flop_s) for moved, flops in self.operations)
 
     def steps(self, count: int) -> None:
         """Train on the same batch again and again."""
@@ -98,13 +108,14 @@ def product_s(precision: str) -> Callable[[], float]:
 
 
 def copy_s() -> Callable[[], float]:
-    """A function that copies a tensor much larger than the caches, and gives the seconds of a byte read or written."""
-    source, target = torch.ones(2**26), torch.zeros(2**26)
+    """A function that copies a tensor of 4 MB again and again, and gives the seconds of a byte read or written."""
+    source, target = torch.ones(2**20), torch.zeros(2**20)
 
     def measure() -> float:
         start = time.perf_counter()
-        target.copy_(source)
-        return (time.perf_counter() - start) / (2 * source.numel() * source.element_size())
+        for _ in range(100):
+            target.copy_(source)
+        return (time.perf_counter() - start) / (100 * 2 * source.numel() * source.element_size())
 
     return measure
 
@@ -124,11 +135,13 @@ def measured(rounds: int) -> tuple[Rows, dict[str, object]]:
     rows: Rows = []
     for (family, batch_size), training in trainings.items():
         steps, peaks = seconds[f"{family}, {batch_size}"], seconds[f"peak {training.precision}"]
-        compute = [training.flops * peak / (2 * SIDE**3) for peak in peaks]  # seconds at the peak
-        limit = [max(c, training.bytes * copy) for c, copy in zip(compute, seconds["copy"], strict=True)]
+        flop_s = [peak / (2 * SIDE**3) for peak in peaks]
+        compute = [training.flops * each for each in flop_s]  # seconds at the peak
+        limit = [training.roofline_s(each, byte_s) for each, byte_s in zip(flop_s, seconds["copy"], strict=True)]
         rows.append(
             (
-                family, f"{batch_size}", training.precision, f"{1000 * statistics.median(steps):.2f}",
+                family, f"{batch_size}", training.precision, f"{torch.get_num_threads()}",
+                f"{1000 * statistics.median(steps):.2f}",
                 f"{training.flops / statistics.median(steps) / 1e9:.0f}", f"{100 * ratio(compute, steps):.0f}",
                 f"{100 * ratio(limit, steps):.0f}",
             )
@@ -142,17 +155,15 @@ def main() -> None:
     options_of.add_argument("--threads", type=int, nargs="*", default=sorted({1, machine.cores()}))
     options = options_of.parse_args()
     hardware.keep_memory()
-    heading = ("network", "batch", "precision", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
+    rows: Rows = [
+        ("network", "batch", "precision", "threads", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
+    ]
     figures: dict[str, object] = {}
     for threads in options.threads:
         torch.set_num_threads(threads)
-        rows, figures[str(threads)] = measured(options.rounds)
-        report(
-            f"Training steps, threads: {threads}, {options.rounds} rounds in turn",
-            [heading, *rows],
-            figures,
-            options.json,
-        )
+        new, figures[f"{threads} threads"] = measured(options.rounds)
+        rows += new
+    report(f"Training steps, {options.rounds} rounds in turn", rows, figures, options.json)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def main() -> None:
             # After each round, so that it need not be waited for to the end.
             rows: Rows = [
                 (
-                    f"{seed + 1} sweeps each", "best val at half time, %", "best val, %",
+                    f"sweeps of each: {seed + 1}", "best val at half time, %", "best val, %",
                     f"mean of the best {ENOUGH}, %", "trials", "of them pruned",
                     "s until random search's best, by round", "s until the last trial's end",
                 )
