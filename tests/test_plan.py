@@ -1,5 +1,6 @@
 """What the official sweeper does not have: branches, pruning, repeats, what is tried first, and when it ends."""
 
+import shlex
 import statistics
 
 import pytest
@@ -122,6 +123,12 @@ hydra: {callbacks: {timed: {_target_: app.Timed}}}
     "misspelt_layer.yaml": """
 defaults: [config, {override model: layers}, _self_]
 hydra: {sweeper: {params: {'~model.layers.cnv': 'choice(false, true)'}}}
+""",
+    "searchable.yaml": "defaults: [config, {hparams_search: null}, _self_]",
+    "hparams_search/mine.yaml": """
+# @package _global_
+defaults: [{override /optimizer: adam}, {override /model: mlp}, _self_]
+hydra: {sweeper: {params: {model.width: 'choice(10, 20)'}}}
 """,
     "model/cnn.yaml": "{channels: [16], norm: true}",
     "model/mlp.yaml": "{width: 10}",
@@ -426,6 +433,14 @@ def test_what_is_enqueued_brings_the_parents_that_it_needs(sweep: Sweep) -> None
     assert (third["optimizer"], third["optimizer.momentum"]) == ("sgd", 0.75)
 
 
+def test_what_is_enqueued_of_a_key_that_is_set_in_its_branch_must_be_what_it_is_set_to(sweep: Sweep) -> None:
+    known = "hydra.sweeper.enqueue=[{model: mlp, model.width: 7, x: 0.5}]"
+    assert sweep.refused("--config-name=branches", "+model.width=8", known).endswith("model.width is 8, not 7")
+    done = sweep("--config-name=branches", "+model.width=7", known, n_trials=1)
+    assert done.code == 0, done.err
+    assert sweep.trials()[0].params["x"] == 0.5
+
+
 def test_what_is_enqueued_but_does_not_go_with_the_command_line_is_left_out(sweep: Sweep) -> None:
     done = sweep("--config-name=known", "model=mlp", n_trials=2)
     assert done.code == 0, done.err
@@ -538,6 +553,15 @@ def test_a_report_is_left_at_the_end(sweep: Sweep) -> None:
     once_more = next(line.partition("once more:")[2].strip() for line in out.splitlines() if "once more:" in line)
     assert once_more in page.read_text()
     assert (sweep.folder / "study" / "report" / "history.png").exists()
+
+
+def test_the_command_once_more_says_what_the_search_has_chosen_of_the_groups(sweep: Sweep) -> None:
+    out = sweep("--config-name", "searchable", "hparams_search=mine", "optimizer.lr=0.5", n_trials=1).out
+    (line,) = [line.partition("once more:")[2].strip() for line in out.splitlines() if "once more:" in line]
+    arguments = shlex.split(line)
+    assert arguments[:4] == ["python", "app.py", "--config-name", "searchable"]
+    assert set(arguments[4:6]) == {"optimizer=adam", "model=mlp"}
+    assert set(arguments[6:]) == {f"model.width={sweep.config().model.width}", "optimizer.lr=0.5"}
 
 
 def test_a_report_that_is_written_again_has_the_command_for_the_best_while_it_is_the_best(sweep: Sweep) -> None:

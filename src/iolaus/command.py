@@ -170,7 +170,8 @@ class Command:
             return OmegaConf.select(composed.hydra.runtime.choices, key)
         settings = settings_of(composed)
         if key not in settings:
-            raise InputError(f"the configuration has no {key}{did_you_mean(key, settings)}")
+            known = {*settings, *map(str, composed.hydra.runtime.choices)}
+            raise InputError(f"the configuration has no {key}{did_you_mean(key, known)}")
         value = OmegaConf.select(composed, key)
         return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 

@@ -81,7 +81,8 @@ def _given(space: Space, given: Any, fixed: Mapping[str, str]) -> dict[str, Any]
     if not isinstance(given, dict):
         raise InputError(f"{ENQUEUE} must list defaults and mappings of keys to values, but got {given}")
     keys = {parameter.key for parameter in space.searched}
-    settled = {key_of(name): text for name, text in fixed.items()}
+    constants = {p.key: p.domain for p in space.parameters if isinstance(p.domain, str) and p.key not in keys}
+    settled = {**constants, **{key_of(name): text for name, text in fixed.items()}}
     for key, value in given.items():
         if key_of(key) in settled and not equal(value, settled[key_of(key)]):
             raise InputError(f"{ENQUEUE}: {key} is {settled[key_of(key)]}, not {as_element(value)}")

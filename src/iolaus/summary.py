@@ -19,7 +19,7 @@ from iolaus.atomic import replaced
 from iolaus.command import settings_of
 from iolaus.config import config_options
 from iolaus.outcome import best_trials
-from iolaus.overrides import as_element, start_of
+from iolaus.overrides import as_element, key_of, start_of
 from iolaus.plan import Plan
 from iolaus.tally import FOLDER, Tally, best_of
 
@@ -123,10 +123,22 @@ def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: Dict
     kept = [override for override in overrides if not override.startswith("hparams_search=")]
     if len(kept) == len(overrides):
         return kept
-    trial = settings_of(loader.load_sweep_config(master, list(overrides)))
-    single = settings_of(loader.load_configuration(master.hydra.job.config_name, kept, RunMode.RUN))
+    trial = loader.load_sweep_config(master, list(overrides))
+
+    def single(overrides: list[str]) -> DictConfig:
+        return loader.load_configuration(master.hydra.job.config_name, overrides, RunMode.RUN)
+
+    # What the search chose of the groups comes first: the keys of what it did not choose are not there.
+    choices = single([o for o in kept if loader.get_group_options(key_of(o.partition("=")[0]))]).hydra.runtime.choices
+    groups = [
+        f"{'' if group in choices else '+'}{group}={'null' if option is None else option}"
+        for group, option in trial.hydra.runtime.choices.items()
+        if group != "hparams_search" and not group.startswith("hydra/") and choices.get(group) != option
+    ]
+    kept = [*groups, *kept]
+    here = settings_of(single(kept))
     return kept + [
-        f"{'' if name in single else '+'}{name}={as_element(value)}"
-        for name, value in trial.items()
-        if single.get(name, MISSING) != value
+        f"{'' if name in here else '+'}{name}={as_element(value)}"
+        for name, value in settings_of(trial).items()
+        if here.get(name, MISSING) != value
     ]
