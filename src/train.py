@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
     import torch
 
-    from iolaus import checkpoint, engine, figures, hardware, metrics, models, tracking
+    from iolaus import checkpoint, engine, figures, hardware, metrics, models, provenance
     from iolaus.progress import Progress, summary
 
     gc.enable()
@@ -85,7 +85,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         "resolved.device": device,
         "resolved.precision": precision,
         "resolved.threads": threads,
-        **tracking.provenance(config.project_root()),
+        **provenance.tags(config.project_root()),
     }
     with (
         instantiate(cfg.tracking).run(params, tags, run_id, iolaus.current_trial()) as run,

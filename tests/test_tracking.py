@@ -19,7 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, Program, started, wait_for
 
-from iolaus import checkpoint, engine, hardware, tracking
+from iolaus import checkpoint, engine, hardware, provenance
 from iolaus.data import Data
 from iolaus.errors import InputError
 from iolaus.predict import Predictor
@@ -368,7 +368,7 @@ def test_a_registered_model_is_found_by_name_version_and_alias(cnn_run: Recorded
 
 
 def test_provenance_outside_a_repository_names_no_commit(tmp_path: Path) -> None:
-    assert "mlflow.source.git.commit" not in tracking.provenance(tmp_path)
+    assert "mlflow.source.git.commit" not in provenance.tags(tmp_path)
 
 
 def test_the_logged_model_answers_over_http(cnn_run: Recorded, home: Path, digits: Data) -> None:

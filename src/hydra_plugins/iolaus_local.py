@@ -112,11 +112,9 @@ class LocalLauncher(Launcher):
                 start_new_session=True,
             )
         assert process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has been killed already, as the watch will see
             process.stdin.write(pickle.dumps((sys.path, sys.argv)) + job)
             process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has been killed already, as the watch will see
         return process
 
     def _watch(self, processes: list[Any]) -> None:

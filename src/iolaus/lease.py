@@ -4,6 +4,7 @@ import functools
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,9 @@ def holds(lease: dict[str, Any]) -> bool:
 def _host() -> str:
     """A name under which process numbers are unique: containers and reboots have other ones."""
     parts = [socket.gethostname()]
-    try:
+    with suppress(OSError):  # not Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:  # not Linux
-        pass
     return "/".join(parts)
 
 

@@ -5,6 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -115,11 +116,9 @@ def as_element(value: Any) -> str:
 
 @functools.cache
 def _element(text: str) -> str:
-    try:
+    with suppress(HydraException):  # what Hydra cannot read is quoted too
         if not OverridesParser.create().parse_override(f"key={text}").is_sweep_override():
             return text
-    except HydraException:
-        pass
     return QuotedString(text, Quote.single).with_quotes()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iolaus import checkpoint, models, photos, tracking
+from iolaus import checkpoint, models, photos, tracking_model
 from iolaus.data import Data
 from iolaus.errors import InputError
 from iolaus.models import Shape
@@ -37,7 +37,7 @@ class Predictor:
             InputError: for a model that is not there, or not safe to load.
         """
         if str(model).startswith(("runs:/", "models:/", "mlflow-artifacts:/")):
-            network, facts = tracking.load_model(str(model), tracking_uri)
+            network, facts = tracking_model.load(str(model), tracking_uri)
             return cls(network, facts["input_shape"], facts["classes"], facts["digit_box"])
         path = Path(model).expanduser()
         classifier = checkpoint.load_model(path / "model.pt" if path.is_dir() else path, trust)

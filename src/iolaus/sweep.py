@@ -22,6 +22,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import StorageInternalError
+from optuna.study import Study
 from optuna.trial import TrialState
 
 from hydra_plugins.iolaus_local import LocalLauncher
@@ -104,19 +105,14 @@ class Sweep:
             ):
                 say(line)
             return
-        storage = open_storage(plan.storage)
         Path(plan.folder).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(plan.folder) / "claim.lock"):  # of two commands at once, one makes the study
-            mismatch = self.settings["on_mismatch"]
-            study = open_study(storage, plan.study_name, planner.directions, facts, mismatch, plan.space)
+            study = open_study(
+                open_storage(plan.storage), plan.study_name, planner.directions, facts, self.settings["on_mismatch"],
+                plan.space,
+            )  # fmt: skip
             plan = plan.begun(study)
-            if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
-                study.set_user_attr(STUDY_FOLDER, plan.folder)
-            before = study.user_attrs.get(GOALS, {})
-            if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
-                study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total
-            if before != asdict(plan.goals):
-                study.set_user_attr(GOALS, asdict(plan.goals))
+            _note(plan, study)
             enqueue(study, first)
         search = plan.open()
         search.give_up_lost()
@@ -256,6 +252,17 @@ def say(line: str) -> None:
 def _cause(error: object) -> str:
     """What an error says, without the class that a traceback's last line names."""
     return str(error).removeprefix("iolaus.worker.NoProposalError: ").removeprefix("iolaus.current.MismatchError: ")
+
+
+def _note(plan: Plan, study: Study) -> None:
+    """Keep in a study what its workers, its report and a later command ask of its plan."""
+    if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
+        study.set_user_attr(STUDY_FOLDER, plan.folder)
+    before = study.user_attrs.get(GOALS, {})
+    if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
+        study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total
+    if before != asdict(plan.goals):
+        study.set_user_attr(GOALS, asdict(plan.goals))
 
 
 def _reserve(folders: Path, count: int) -> int:

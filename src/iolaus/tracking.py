@@ -4,18 +4,12 @@
 """
 
 import contextlib
-import functools
 import http.client
-import importlib.metadata
-import io
 import logging
 import os
-import platform
 import re
-import subprocess
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +19,6 @@ from iolaus.errors import InputError
 if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
     from optuna.study import Study
     from optuna.trial import Trial
-    from torch import Tensor, nn
 
     from iolaus.checkpoint import Classifier
     from iolaus.data import Data
@@ -131,7 +124,7 @@ class MLflow:
                 mlflow.end_run(status)
             if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
                 raise InputError(
-                    f"MLflow at {_public(self.uri)} stopped working ({_first_line(error)}): mend it and go on from "
+                    f"MLflow at {_public(self.uri)} stopped working ({first_line(error)}): mend it and go on from "
                     f"checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
                 ) from error
             raise
@@ -165,7 +158,7 @@ class MLflow:
 
     def _import(self) -> Any:
         """MLflow, after what must be said to it before it is imported."""
-        _set_environment()
+        set_environment()
         self._check_server()
         try:
             import mlflow
@@ -185,7 +178,7 @@ class MLflow:
             yield
         except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             raise InputError(
-                f"MLflow at {_public(self.uri)} cannot be used ({_first_line(error)}): mend it, or use tracking=none"
+                f"MLflow at {_public(self.uri)} cannot be used ({first_line(error)}): mend it, or use tracking=none"
             ) from error
 
     def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
@@ -225,7 +218,7 @@ class MLflow:
             pass  # it answers, if only to refuse this address
         except (OSError, http.client.HTTPException) as error:
             raise InputError(
-                f"the MLflow server at {_public(self.uri)} does not answer ({_first_line(error)}): start it, "
+                f"the MLflow server at {_public(self.uri)} does not answer ({first_line(error)}): start it, "
                 "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
             ) from error
 
@@ -296,33 +289,9 @@ class _MLflowRun(Run):
         mlflow.log_artifact(str(path))
 
     def log_model(self, classifier: "Classifier", data: "Data") -> None:
-        import mlflow
-        import torch
-        from mlflow.models import infer_signature
+        from iolaus import tracking_model
 
-        example = (data.val.images[:2].float() / 255).numpy()  # a batch of one would be exported as the only size
-        deployed = classifier.pixels_to_logits().cpu().float().eval()
-        try:
-            with _silent():
-                info = mlflow.pytorch.log_model(
-                    deployed,
-                    name="model",
-                    input_example=example,
-                    signature=infer_signature(example, example[:, 0, 0, :1].repeat(data.num_classes, 1)),
-                    serialization_format="pt2",
-                    # given, because to infer them MLflow would start a process that loads the model
-                    pip_requirements=[f"{name}=={_version(name)}" for name in ("mlflow", "numpy", "torch")],
-                    validate_serving_input=False,  # it would load the model again; a test asks a server instead
-                    metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
-                )
-        except Exception as error:
-            if _exportable(deployed, torch.from_numpy(example)):
-                raise
-            reason = _first_line(error)
-            log.warning("no MLflow model: torch.export cannot take this one (%s); its weights are in model.pt", reason)
-            mlflow.set_tag("model_not_exported", reason[:5000])
-        else:
-            self._model_id = info.model_id
+        self._model_id = tracking_model.save(classifier, data)
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
         import mlflow
@@ -330,82 +299,7 @@ class _MLflowRun(Run):
         mlflow.log_metrics(dict(values), model_id=self._model_id)
 
 
-def _exportable(model: "nn.Module", example: "Tensor") -> bool:
-    """Whether torch.export can trace a model: not if what it computes depends on the values it sees, say."""
-    import torch
-
-    try:
-        with _silent():
-            torch.export.export(model, (example,))
-    except Exception:  # it lets through whatever the model raises when it is traced
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep back the advice that torch.export and MLflow print for each other's authors."""
-    torch_log = logging.getLogger("torch")
-    level = torch_log.level
-    torch_log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch_log.setLevel(level)
-
-
-def load_model(uri: str, tracking_uri: str | None = None) -> "tuple[nn.Module, dict[str, Any]]":
-    """Load a model that `Run.log_model` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
-
-    Args:
-        uri: Its address.
-        tracking_uri: Of the store that knows it; None: the one that MLflow is set to.
-
-    Returns:
-        The module, taking pixels float32 (B, C, H, W) in [0, 1], and its input_shape, classes and digit_box.
-
-    Raises:
-        InputError: if there is no such model, or it was not recorded by us.
-    """
-    _set_environment()
-    import mlflow
-
-    if tracking_uri is not None:
-        mlflow.set_tracking_uri(tracking_uri)
-    try:
-        info = mlflow.models.get_model_info(uri)
-        facts = dict(info.metadata or {})
-        if "classes" not in facts:
-            raise InputError(f"{uri} is not a model of Iolaus: its metadata names no classes")
-        network = mlflow.pytorch.load_model(uri)
-    except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise InputError(f"{uri} cannot be loaded: {_first_line(error)}") from error
-    shape = info.signature.inputs.inputs[0].shape
-    facts["input_shape"] = tuple(shape[1:])
-    return network, facts
-
-
-@functools.cache
-def provenance(root: Path) -> dict[str, str]:
-    """What a result depends on besides its configuration: versions, machine, commit of `root`."""
-    packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")
-    tags = {f"version.{name}": _version(name) for name in packages}
-    tags |= {
-        "version.python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        commit = next(line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid "))
-        dirty = not all(line.startswith("#") for line in lines)
-        tags |= {"mlflow.source.git.commit": commit, "git_dirty": str(dirty).lower()}
-    return tags
-
-
-def _set_environment() -> None:
+def set_environment() -> None:
     """Our wishes win over MLflow's defaults, and the user's environment over ours."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -413,15 +307,8 @@ def _set_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package).split("+")[0]
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
     return str(error).strip().partition("\n")[0]
 
 
