@@ -18,7 +18,7 @@ from table import arguments, ratio, report, take_turns
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
-from iolaus import data, engine, models, sources
+from iolaus import data, engine, hardware, models, sources
 from iolaus.config import project_root
 
 
@@ -39,6 +39,7 @@ def epoch_of(loader: engine.Loader, shape: models.Shape) -> Callable[[], float]:
 def main() -> None:
     """Measure and report."""
     options = arguments(__doc__, rounds=5)
+    hardware.keep_memory()  # as src/train.py does, for all of them
     root = Path(os.environ.get("IOLAUS_DATA", project_root() / "data"))
     mnist = data.load("mnist", sources.Torchvision("MNIST"), root, batch_size=256, val_size=5000)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mnist.mean, mnist.std)])
