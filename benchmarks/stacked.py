@@ -1,0 +1,206 @@
+"""A study: K trials of the same shapes trained as one stacked model, against a trial at a time in each of the workers.
+
+    python benchmarks/stacked.py                # in about five minutes
+    python benchmarks/stacked.py --stacks 8 64
+
+The linear layers of a stack are batched matrix products, its convolutions are one with a group for each trial. Each
+trial has its own weights, batches, learning rate and dropout, and its own parameter group of one optimizer. What is
+timed is a training step; a trial is 5 epochs of MNIST, its evaluations not counted. Before that the logits and one step
+of a stack are compared with those of its networks alone.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from table import Rows, parser, report, take_turns
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iolaus import engine, hardware, machine, models
+from iolaus.data import Batches, BatchOrder
+
+IMAGES, EPOCHS = 55_000, 5
+FAMILIES: dict[str, Callable[[float], nn.Sequential]] = {
+    "MLP 384-128": lambda dropout: models.MLP((1, 28, 28), 10, dropout=dropout),
+    "CNN 16-32-64, kernel 3": lambda dropout: models.CNN((1, 28, 28), 10, dropout=dropout),
+}
+
+
+class Stack(nn.Module):
+    """K networks of the same shapes as one.
+
+    Args:
+        networks: Of linear layers, convolutions, max pooling, batch norm, ReLU, dropout and flattening.
+    """
+
+    def __init__(self, networks: Sequence[nn.Sequential]) -> None:
+        """Stack their parameters and statistics, each (K, ...)."""
+        super().__init__()
+        self.layers = copy.deepcopy(networks[0])
+        self.size = len(networks)
+        for layer, *same in zip(self.layers, *networks, strict=True):
+            for name in dict(layer.named_parameters(recurse=False)):
+                setattr(layer, name, nn.Parameter(torch.stack([getattr(each, name).detach() for each in same])))
+            for name in dict(layer.named_buffers(recurse=False)):
+                setattr(layer, name, torch.stack([getattr(each, name) for each in same]))
+            if isinstance(layer, nn.Dropout):
+                layer.register_buffer("kept", torch.tensor([1 - each.p for each in same]).view(-1, 1, 1))  # (K, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits (K, B, classes) of images (K, B, C, H, W)."""
+        x = images.transpose(0, 1).flatten(1, 2)  # (B, K * C, H, W)
+        x = x.contiguous(memory_format=torch.channels_last) if isinstance(self.layers[0], nn.Conv2d) else x
+        for layer in self.layers:
+            match layer:
+                case nn.Conv2d():
+                    bias = layer.bias.flatten() if layer.bias is not None else None
+                    x = F.conv2d(x, layer.weight.flatten(0, 1), bias, padding="same", groups=self.size)
+                case nn.BatchNorm2d():
+                    own = [layer.running_mean, layer.running_var, layer.weight, layer.bias]
+                    x = F.batch_norm(x, *(each.flatten() for each in own), training=self.training)
+                case nn.Flatten():
+                    x = x.unflatten(1, (self.size, -1)).transpose(0, 1).flatten(2)  # (K, B, features)
+                case nn.Linear():
+                    x = torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.transpose(1, 2))
+                case nn.Dropout():
+                    x = x * (torch.rand_like(x) < layer.kept) / layer.kept if self.training else x
+                case _:
+                    x = layer(x)
+        return x
+
+    def by_trial(self) -> Iterator[list[Tensor]]:
+        """The parameters of each network: parts of the stack's, with their gradients."""
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        for number in range(self.size):
+            own = [parameter.detach()[number] for parameter in self.parameters()]
+            for part, parameter in zip(own, self.parameters(), strict=True):
+                part.grad = parameter.grad[number]  # type: ignore[index]
+            yield own
+
+
+class Stacked:
+    """A stack in training."""
+
+    def __init__(self, networks: Sequence[nn.Sequential], rates: Sequence[float]) -> None:
+        """Give each network its learning rate."""
+        self.model = Stack(networks).to(memory_format=torch.contiguous_format)
+        groups = [{"params": own, "lr": lr} for own, lr in zip(self.model.by_trial(), rates, strict=True)]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.precision = hardware.resolve_precision("auto", self.model)
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from images (K, B, C, H, W) and labels (K, B); gives the losses (K,) of before."""
+        with hardware.autocast(images.device, self.precision):
+            logits = self.model(images)
+        losses = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none").mean(1)
+        for parameter in self.model.parameters():
+            parameter.grad.zero_()  # type: ignore[union-attr]
+        losses.sum().backward()
+        self.optimizer.step()
+        return losses.detach()
+
+
+def networks(family: str, count: int, dropout: float = 0.2) -> list[nn.Sequential]:
+    """Networks with seeds of their own."""
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(FAMILIES[family](dropout))
+    return made
+
+
+def batches(batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of random images, made as those of MNIST are, again and again."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    made = Batches(images, torch.randint(10, (IMAGES,), generator=generator), [0.13], [0.31])
+    while True:
+        order = BatchOrder(IMAGES, batch_size, shuffle=True)
+        yield from (made[indices] for indices in order if len(indices) == batch_size)
+
+
+def check(family: str) -> None:
+    """Compare a stack of three with its networks alone: logits, and weights after a step."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(3, 16, 1, 28, 28), torch.randint(10, (3, 16))
+    alone, rates = networks(family, 3, dropout=0.0), [0.001, 0.01, 0.1]
+    stacked = Stacked(alone, rates)
+    stacked.precision = "fp32"
+    stacked.step(images, labels)
+    for network, lr, x, y, own in zip(alone, rates, images, labels, stacked.model.by_trial(), strict=True):
+        optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+        engine.train_epoch(network, [(x, y)], optimizer)
+        for mine, theirs in zip(network.parameters(), own, strict=True):
+            far = (mine - theirs).abs() > 0.02 * lr  # Adam's first step is the sign of a gradient, which may be near 0
+            assert far.float().mean() < 0.01, (family, far.float().mean())
+
+
+def stacked_s(family: str, size: int, batch_size: int) -> Callable[[], float]:
+    """A function that gives the seconds of a step of a stack for each of its trials."""
+    training = Stacked(networks(family, size), [0.003] * size)
+    source = batches(batch_size)
+
+    def measure(count: int = 6) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            images, labels = zip(*(next(source) for _ in range(size)), strict=True)
+            training.step(torch.stack(images), torch.stack(labels))
+        return (time.perf_counter() - start) / count / size
+
+    measure(2)
+    return measure
+
+
+def alone_s(family: str, batch_size: int, count: int) -> float:
+    """Seconds of a step of one network, with one thread."""
+    torch.set_num_threads(1)
+    hardware.keep_memory()
+    network = hardware.place(networks(family, 1)[0], torch.device("cpu"))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003, fused=True)
+    precision = hardware.resolve_precision("auto", network)
+    source = batches(batch_size)
+    for steps in (5, count):
+        chosen = (next(source) for _ in range(steps))
+        start = time.perf_counter()
+        engine.train_epoch(network, chosen, optimizer, precision=precision)
+    return (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    """Measure in turn, and report."""
+    options_of = parser(__doc__, rounds=3)
+    options_of.add_argument("--stacks", type=int, nargs="*", default=[2, 4, 8, 16, 32, 64], help="K")
+    options_of.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 256])
+    options = options_of.parse_args()
+    hardware.keep_memory()
+    cores = machine.cores()
+    rows: Rows = [("trials an hour", "batch", f"{cores} workers", *(f"K = {size}" for size in options.stacks))]
+    figures: dict[str, object] = {}
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as workers:
+        for family in FAMILIES:
+            check(family)
+            for batch_size in options.batch_sizes:
+
+                def separate(family: str = family, batch_size: int = batch_size) -> float:
+                    steps = [workers.submit(alone_s, family, batch_size, 60) for _ in range(cores)]
+                    return statistics.mean(step.result() for step in steps) / cores
+
+                turns = {"separate": separate}
+                turns |= {f"K = {size}": stacked_s(family, size, batch_size) for size in options.stacks}
+                seconds = take_turns(turns, options.rounds)
+                figures[f"{family}, {batch_size}"] = seconds
+                trial_steps = EPOCHS * IMAGES / batch_size
+                hourly = [3600 / (trial_steps * statistics.median(values)) for values in seconds.values()]
+                rows.append((family, f"{batch_size}", *(f"{each:.0f}" for each in hourly)))
+    title = f"Stacked trials, {torch.get_num_threads()} threads, {options.rounds} rounds in turn"
+    report(title, rows, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
