@@ -216,11 +216,10 @@ def test_infer_keeps_the_order_and_gives_logits_of_every_image(digits: Data) -> 
 def test_auto_precision_is_fp32_where_bf16_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     cnn, mlp = models.CNN((1, 8, 8), 10), models.MLP((1, 8, 8), 10)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    assert hardware.resolve_precision("auto", cnn) == "fp32"
+    assert hardware.resolve_precision("auto", cnn) == hardware.resolve_precision("auto", mlp) == "fp32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert hardware.resolve_precision("auto", cnn) == "bf16"
-    assert hardware.resolve_precision("auto", mlp) == "fp32"
-    assert hardware.resolve_precision("bf16", mlp) == "bf16"
+    assert hardware.resolve_precision("auto", cnn) == hardware.resolve_precision("auto", mlp) == "bf16"
+    assert hardware.resolve_precision("fp32", mlp) == "fp32"
 
 
 def test_bf16_learns_as_well(digits: Data) -> None:

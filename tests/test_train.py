@@ -47,7 +47,7 @@ def test_a_run_leaves_its_metrics_model_and_pictures(program: Program, digits: D
     for name in ("samples", "curves", "confusion", "mistakes"):
         assert (done.output / f"{name}.png").stat().st_size > 5000
     model = checkpoint.load_model(done.output / "model.pt").model
-    logits, labels = engine.infer(model, digits.loader("test"))
+    logits, labels = engine.infer(model, digits.loader("test"), precision="auto")
     assert (logits.argmax(1) == labels).double().mean().item() == results["test/accuracy"]
     assert results["params"] == 64 * 384 + 384 + 384 * 128 + 128 + 128 * 10 + 10
 

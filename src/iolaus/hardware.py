@@ -38,17 +38,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, model: nn.Module) -> str:
-    """What ``auto`` means: bf16 for convolutions where the hardware computes it natively, else fp32.
+    """What ``auto`` means: bf16 where the hardware computes it natively, on GPUs for convolutions only, else fp32.
 
-    Emulated bf16 is slower than fp32, and small linear layers gain less than the casts cost.
+    Emulated bf16 is slower than fp32, and on a GPU small linear layers gain less than the casts cost.
     """
     if precision != "auto":
         return precision
     device = next(model.parameters()).device
-    if not has_convolutions(model):
-        return "fp32"
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native and has_convolutions(model) else "fp32"
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
