@@ -61,14 +61,17 @@ class Stack(nn.Module):
                     bias = layer.bias.flatten() if layer.bias is not None else None
                     x = F.conv2d(x, layer.weight.flatten(0, 1), bias, padding="same", groups=self.size)
                 case nn.BatchNorm2d():
-                    own = [layer.running_mean, layer.running_var, layer.weight, layer.bias]
-                    x = F.batch_norm(x, *(each.flatten() for each in own), training=self.training)
+                    assert layer.running_mean is not None and layer.running_var is not None
+                    statistics_of_all = layer.running_mean.flatten(), layer.running_var.flatten()
+                    scale, shift = layer.weight.flatten(), layer.bias.flatten()
+                    x = F.batch_norm(x, *statistics_of_all, scale, shift, training=self.training)
                 case nn.Flatten():
                     x = x.unflatten(1, (self.size, -1)).transpose(0, 1).flatten(2)  # (K, B, features)
                 case nn.Linear():
                     x = torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.transpose(1, 2))
                 case nn.Dropout():
-                    x = x * (torch.rand_like(x) < layer.kept) / layer.kept if self.training else x
+                    kept = layer.get_buffer("kept")
+                    x = x * (torch.rand_like(x) < kept) / kept if self.training else x
                 case _:
                     x = layer(x)
         return x
@@ -191,7 +194,7 @@ def main() -> None:
                     steps = [workers.submit(alone_s, family, batch_size, 60) for _ in range(cores)]
                     return statistics.mean(step.result() for step in steps) / cores
 
-                turns = {"separate": separate}
+                turns: dict[str, Callable[[], float]] = {"separate": separate}
                 turns |= {f"K = {size}": stacked_s(family, size, batch_size) for size in options.stacks}
                 seconds = take_turns(turns, options.rounds)
                 figures[f"{family}, {batch_size}"] = seconds
