@@ -61,7 +61,8 @@ class Stack(nn.Module):
                     bias = layer.bias.flatten() if layer.bias is not None else None
                     x = F.conv2d(x, layer.weight.flatten(0, 1), bias, padding="same", groups=self.size)
                 case nn.BatchNorm2d():
-                    assert layer.running_mean is not None and layer.running_var is not None
+                    assert layer.running_mean is not None
+                    assert layer.running_var is not None
                     statistics_of_all = layer.running_mean.flatten(), layer.running_var.flatten()
                     scale, shift = layer.weight.flatten(), layer.bias.flatten()
                     x = F.batch_norm(x, *statistics_of_all, scale, shift, training=self.training)
