@@ -39,13 +39,13 @@ def main(cfg: DictConfig) -> float | list[float]:
     if job.mode == RunMode.RUN and cfg.resume is None and job.runtime.choices["hparams_search"] not in (None, "null"):
         raise InputError("hparams_search needs -m: without it one run is made, and looks at the test set")
 
-    # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch.
+    # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch. None of what is
+    # made until the first batch is garbage, and to look for it would be a fifth of the imports.
+    gc.disable()
     import torch
 
-    from iolaus import checkpoint, engine, figures, hardware, metrics, models, provenance
+    from iolaus import checkpoint, engine, hardware, metrics, models, provenance
     from iolaus.progress import Progress, summary
-
-    gc.enable()
 
     output = Path(job.runtime.output_dir)
     in_search = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
@@ -102,6 +102,7 @@ def main(cfg: DictConfig) -> float | list[float]:
             if (objective := config.objectives(cfg)[0]) in state.history[-1]:  # not one of the whole run, such as fit_s
                 iolaus.report(state.epoch, state.history[-1][objective])
 
+        gc.enable()
         try:
             state = engine.fit(
                 model,
@@ -132,6 +133,8 @@ def main(cfg: DictConfig) -> float | list[float]:
         OmegaConf.save(OmegaConf.create(settings), output / "config.yaml")
         pictures = []
         if not in_search:
+            from iolaus import figures  # matplotlib: the first batch need not wait for it
+
             logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)
             facts |= {"test/loss": metrics.loss(logits, labels), "test/accuracy": metrics.accuracy(logits, labels)}
             counts |= {"test": len(labels)}
