@@ -25,10 +25,10 @@ from iolaus.config import project_root
 SEEDS = 10
 """Of each kind in a round."""
 OTHER = [
-    "~model.layers.crop", "~model.layers.norm1", "~model.layers.norm2", "model.layers.conv1.out_channels=24",
-    "model.layers.conv1.kernel_size=5", "model.layers.conv1.bias=true", "model.layers.conv2.out_channels=32",
-    "model.layers.conv2.kernel_size=3", "model.layers.conv2.bias=true", "model.layers.fc1.out_features=256", "epochs=1",
-    "data.batch_size=256", "optimizer.lr=0.01", "optimizer.betas=[0.7,0.9]", "loss.label_smoothing=0",
+    "model.layers.crop=null", "model.layers.norm1=null", "model.layers.norm2=null", "model.layers.fc1.out_features=256",
+    "model.layers.conv1.out_channels=24", "model.layers.conv1.kernel_size=5", "model.layers.conv1.bias=true",
+    "model.layers.conv2.out_channels=32", "model.layers.conv2.kernel_size=3", "model.layers.conv2.bias=true",
+    "epochs=1", "data.batch_size=256", "optimizer.lr=0.01", "optimizer.betas=[0.7,0.9]", "loss.label_smoothing=0",
     "scheduler.pct_start=0.3",
 ]  # fmt: skip
 

@@ -105,6 +105,9 @@ def test_several_objectives_reach_the_sweeper(program: Program) -> None:
     (solution,) = OmegaConf.load(done.output / "optimization_results.yaml").solutions
     results = metrics(done.output / "0")
     assert list(solution["values"]) == [results["val/accuracy"], results["params"]]
+    storage = open_storage(str(done.output / "journal.log"))
+    (name,) = optuna.get_all_study_names(storage)
+    assert optuna.load_study(study_name=name, storage=storage).metric_names == ["val/accuracy", "params"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What Hydra tells of a sweep of train.py, whose configuration names this callback."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ class SweepCallback(Callback):
         return estimate.seconds(config, threads)
 
     def on_study_start(self, config: DictConfig, study: "Study") -> None:
-        """Have the tracker begin the sweep's run."""
+        """Name the study's objectives, and have the tracker begin the sweep's run."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is experimental is of no interest to who has named an objective
+            study.set_metric_names(run_config.objectives(config))
         instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
 
     def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
