@@ -16,8 +16,10 @@ def main() -> None:
     parser.add_argument(
         "--model",
         metavar="PATH_OR_MLFLOW_URI",
-        help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the newest in outputs",
+        help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the champion of the "
+        "last search that had one, else the newest in outputs",
     )
+    parser.add_argument("--data", metavar="NAME", help="take the champion of this data set")
     parser.add_argument(
         "--sheet",
         metavar="FILE",
@@ -36,11 +38,13 @@ def main() -> None:
 
     from iolaus import figures, predict
 
-    model = arguments.model
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
+    model = arguments.model or predict.champion(tracking_uri, arguments.data)
     if model is None:
         model = predict.newest_model(config.project_root() / "outputs")
         print(f"model: {model}, the newest (name another with --model)", file=sys.stderr)
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
+    elif arguments.model is None:
+        print(f"model: {model} (name another with --model)", file=sys.stderr)
     predictor = predict.Predictor.load(model, arguments.trust, tracking_uri)
     height, width = predictor.input_shape[1:]
     print(f"it tells {', '.join(predictor.classes)} apart, in images of {height}x{width}", file=sys.stderr)

@@ -3,10 +3,12 @@
 Everything that happens in a run stands here in its order; the rest is in ``src/iolaus/``, one concern a module.
 """
 
+import functools
 import gc
 import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -36,7 +38,8 @@ def main(cfg: DictConfig) -> float | list[float]:
     """Run from data to model, and give the objective's value, or a list of them for several."""
     config.check(cfg)
     job = HydraConfig.get()
-    if job.mode == RunMode.RUN and cfg.resume is None and job.runtime.choices["hparams_search"] not in (None, "null"):
+    again = cfg.resume is not None or cfg.from_run is not None or cfg.from_trial is not None
+    if job.mode == RunMode.RUN and not again and job.runtime.choices["hparams_search"] not in (None, "null"):
         raise InputError("hparams_search needs -m: without it one run is made, and looks at the test set")
 
     # Imported only now: --help and a mistake in the configuration answer without waiting for PyTorch. None of what is
@@ -44,11 +47,12 @@ def main(cfg: DictConfig) -> float | list[float]:
     gc.disable()
     import torch
 
-    from iolaus import checkpoint, engine, hardware, metrics, models, provenance
+    from iolaus import checkpoint, engine, hardware, looks, metrics, models, provenance, reproduce
     from iolaus.progress import Progress, summary
 
     output = Path(job.runtime.output_dir)
-    in_search = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
+    searches = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
+    in_search = searches and not iolaus.is_final()  # the winner's, once all is chosen, are runs like any other
     device = hardware.resolve_device(cfg.device)
     hardware.deterministic(device)
     threads = hardware.set_threads(cfg.threads)
@@ -62,10 +66,15 @@ def main(cfg: DictConfig) -> float | list[float]:
     data = instantiate(cfg.data)
     if in_search:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
+        if cfg.train_on_val:
+            raise InputError("train_on_val leaves a search nothing to compare by: it is for runs after it")
+    data.on_test_read = functools.partial(looks.record, Path(cfg.root), data.name, str(output))
     iolaus.require_same("the content of the data", data.digest)
+    if cfg.train_on_val:
+        data.join_val()
     augment = instantiate(cfg.augment)
     train_loader = data.loader("train", augment=augment, device=device)
-    val_loader = data.loader("val", device=device)
+    val_loader = None if cfg.train_on_val else data.loader("val", device=device)
 
     torch.manual_seed(cfg.seed)
     model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
@@ -80,13 +89,20 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     params = config.params(settings, job.runtime.choices)
     tags = {
-        "overrides": " ".join(job.overrides.task),
+        "overrides": shlex.join(job.overrides.task),
         "output_dir": output,
         "resolved.device": device,
         "resolved.precision": precision,
         "resolved.threads": threads,
+        "data_digest": data.digest,
         **provenance.tags(config.project_root()),
     }
+    reproduce.write(output, params, tags)
+    recorded = reproduce.recorded(cfg)
+    if recorded is not None:
+        log.info("%s: %s", recorded.origin, shlex.join(job.overrides.task))
+        for difference in recorded.differences(params, tags):
+            log.warning("not as in %s: %s", recorded.origin, difference)
     with (
         instantiate(cfg.tracking).run(params, tags, run_id, iolaus.current_trial()) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
@@ -127,7 +143,7 @@ def main(cfg: DictConfig) -> float | list[float]:
 
         # From here on the model has the kept weights, those of the best epoch.
         facts = {"fit_s": state.fit_s, "params": models.num_parameters(model), "images_per_s": state.images_per_s}
-        counts = {"val": len(data.val.labels)}
+        counts = {} if cfg.train_on_val else {"val": len(data.val.labels)}
         classifier = checkpoint.Classifier.of(model, settings["model"], data)
         checkpoint.save_model(output / "model.pt", classifier)
         OmegaConf.save(OmegaConf.create(settings), output / "config.yaml")
@@ -140,6 +156,7 @@ def main(cfg: DictConfig) -> float | list[float]:
             counts |= {"test": len(labels)}
             pictures = figures.of_run(output, data, state, logits, labels)
         results = {**state.best, **facts, "best_epoch": state.best_epoch}
+        iolaus.log_results(results)
         (output / "metrics.json").write_text(json.dumps({**results, "history": state.history}, indent=2))
         log.info("%s", summary(results, state.epoch, counts))
 
@@ -150,14 +167,20 @@ def main(cfg: DictConfig) -> float | list[float]:
         best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
         run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
 
+    if recorded is not None:
+        log.info("%s", recorded.compared(results))
     for name, value in config.excess(cfg, results).items():
         iolaus.constrain(name, value)
     log.info("model, figures, metrics: %s", output)
-    values = [results[name] for name in config.objectives(cfg)]
+    values = [results[name] for name in config.objectives(cfg)] if val_loader else [results["test/accuracy"]]
     return values if len(values) > 1 else values[0]
 
 
 if __name__ == "__main__":
     config.report_mistakes()
     sys.argv[1:] = config.expand_resume(sys.argv[1:])
+    if any(argument.startswith(("from_run=", "from_trial=")) for argument in sys.argv):
+        from iolaus import reproduce  # may import MLflow or Optuna
+
+        sys.argv[1:] = reproduce.expand(sys.argv[1:])
     main()

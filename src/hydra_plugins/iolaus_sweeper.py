@@ -57,9 +57,12 @@ class IolausSweeperConf(OptunaSweeperConf):
     """The keys of the official sweeper, and our own."""
 
     _target_: str = "hydra_plugins.iolaus_sweeper.IolausSweeper"
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}, {"finals": "none"}])
 
     pruner: Any = MISSING
+
+    finals: Any = MISSING
+    """How many (k) of the best settings are run again after the search, and with how many new seeds (r) each."""
 
     when: dict[str, Any] | None = None
     """What is searched only where a parameter has certain values; ``optimizer=sgd: {optimizer.momentum: ...}``."""
@@ -93,6 +96,12 @@ class IolausSweeperConf(OptunaSweeperConf):
 
     on_mismatch: str = "refuse"
     """What to do with a study of this name that was made with other settings: refuse it, or continue."""
+
+    variants: str | None = None
+    """A function that lists settings to be compared, instead of a search: iolaus.ablation.variants."""
+
+    seeds: int = 5
+    """With how many seeds each of the variants is run."""
 
     report: bool = True
     """Whether to draw the report at the end, report.html in the study's folder."""
@@ -144,5 +153,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     },
     "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
 }
+store(group="hydra/sweeper/finals", name="none", node={"k": 0, "r": 0}, provider="iolaus")
+store(group="hydra/sweeper/finals", name="seeds", node={"k": 3, "r": 5}, provider="iolaus")
 for name, pruner in PRUNERS.items():
     store(group="hydra/sweeper/pruner", name=name, node=pruner, provider="iolaus")

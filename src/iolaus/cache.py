@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from iolaus.atomic import replaced
+from iolaus.current import require_open_test
 from iolaus.errors import InputError
 from iolaus.sources import Arrays, Source
 
@@ -35,7 +36,13 @@ class Decoded(NamedTuple):
 
 
 def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
-    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date."""
+    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date.
+
+    Raises:
+        InputError: for the test half in a trial that others are compared with.
+    """
+    if not train:
+        require_open_test()
     fingerprint = source.fingerprint(root)
     # in the name, too: runs that decode differently at one time do not take each other's images
     stem = f".{name}-{'train' if train else 'test'}-"

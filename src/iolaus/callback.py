@@ -1,14 +1,17 @@
 """What Hydra tells of a sweep of train.py, whose configuration names this callback."""
 
+import statistics
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from iolaus import config as run_config
+from iolaus import looks
 
 if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
     from optuna.study import Study
@@ -31,11 +34,33 @@ class SweepCallback(Callback):
 
     def on_study_start(self, config: DictConfig, study: "Study") -> None:
         """Name the study's objectives, and have the tracker begin the sweep's run."""
+        from iolaus.listed import FINAL
+
+        names = ["test/accuracy"] if study.user_attrs.get(FINAL) else run_config.objectives(config)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is experimental is of no interest to who has named an objective
-            study.set_metric_names(run_config.objectives(config))
+            study.set_metric_names(names)
         instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
 
     def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
         """Have the tracker end it."""
         instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
+
+    def final_overrides(self, config: DictConfig, results: Sequence[Mapping[str, float]]) -> list[str]:
+        """How the winner is trained once all is chosen: on train and val, for the median of its best epochs."""
+        epochs = statistics.median_low(int(result["best_epoch"]) for result in results)
+        return ["train_on_val=true", f"epochs={epochs}", "early_stopping.patience=null"]
+
+    def on_winner(
+        self, config: DictConfig, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]
+    ) -> dict[str, str]:
+        """Have the tracker register the winner, and give what came of it."""
+        return {"champion": instantiate(config.tracking).register(study, found, results)}
+
+    def on_report(self, config: DictConfig, study: "Study") -> None:
+        """Have the report say how often the test images were looked at."""
+        from iolaus.page import NOTES
+
+        notes = [looks.in_words(Path(config.root), config.data.name)]
+        if study.user_attrs.get(NOTES) != notes:
+            study.set_user_attr(NOTES, notes)

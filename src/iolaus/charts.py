@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -26,6 +27,8 @@ COLORS = {"complete": BLUE, "pruned": ORANGE, FAILED: RED, LOST: PINK, INTERRUPT
 """Of what becomes of a trial, in the order of legends."""
 ENOUGH = 10
 """The number of complete trials from which on importances are estimated."""
+RESAMPLES = 100
+"""How often trials are drawn again for the interval of an importance; less often where that would take long."""
 ROW = 0.62
 """Inches from one of the parallel axes to the next."""
 
@@ -75,11 +78,13 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
 
 
 def importances(study: Study) -> "Figure | None":
-    """How much each parameter tells the best trials from the others, by PED-ANOVA.
+    """How much each parameter tells the best trials from the others, by PED-ANOVA, with its 95 % interval.
 
     It is the one evaluator of Optuna that knows parameters which only some trials have (conditional PED-ANOVA,
     https://arxiv.org/abs/2601.20800), and with several objectives it looks at the front. By default it compares the
-    best tenth with all, which of few trials would be one or two; here they are at least five.
+    best tenth with all, which of few trials would be one or two; here they are at least five. The interval is that of
+    as many trials drawn with replacement, again and again (the percentile bootstrap, Efron 1979): it says what other
+    trials of the same search might have shown, and not what another search would have.
     """
     complete = [trial for trial in complete_trials(study) if all(map(math.isfinite, trial.values))]
     names = parameters(complete)
@@ -88,35 +93,63 @@ def importances(study: Study) -> "Figure | None":
     share = max(0.1, min(0.5, 5 / len(complete)))
     problem = f"{len(complete)} complete trials are too few to tell what matters: it takes {ENOUGH}"
     found: dict[str, float] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     if len(complete) >= ENOUGH:
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # which takes a second
-
         problem = "no parameter tells the best trials from the others"
         try:
             with warnings.catch_warnings(action="ignore"):
-                evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
-                found = get_param_importances(study, evaluator=evaluator, params=names, normalize=False)
+                found = _shares(study, names, share)
+                ranges = _bootstrapped(study, complete, names, share)
         except Exception as error:  # whatever it may raise: the other pictures are worth having
             problem = f"what matters could not be told: {type(error).__name__}: {error}"
-    total = sum(found.values())
-    figure = canvas(0.3 * (len(found) if total else 1) + 0.7)
+    figure = canvas(0.3 * max(len(found), 1) + 0.9)
     axes = figure.subplots()
-    if not total:
+    if not any(found.values()):
         axes.set_axis_off()
         axes.text(0, 0.5, fitted(problem, WIDTH - 0.5, TEXT + 1), fontsize=TEXT + 1, va="center")
         return figure
     order = sorted(found, key=lambda name: found[name])
-    percent = [100 * found[name] / total for name in order]
-    bars = axes.barh(range(len(order)), percent, color=BLUE, height=0.7)
-    axes.bar_label(bars, [f"{value:.0f} %" for value in percent], padding=3, fontsize=SMALL)
+    percent = np.array([found[name] for name in order])
+    ends = np.array([ranges.get(name, (found[name], found[name])) for name in order])
+    reach = np.abs(np.clip(np.stack([percent - ends[:, 0], ends[:, 1] - percent]), 0, None))
+    axes.barh(range(len(order)), percent, color=BLUE, height=0.7)
+    axes.errorbar(percent, range(len(order)), xerr=reach, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+    for y, (value, (_, high)) in enumerate(zip(percent, ends, strict=True)):
+        axes.text(max(value, high) + 1, y, f"{value:.0f} %", fontsize=SMALL, va="center")
     axes.set_yticks(range(len(order)), [label(name, 3) for name in order], fontsize=TEXT)
-    Scale("", 0, 1.05 * max(percent)).arrange(axes, WIDTH - 3)
+    Scale("", 0, 1.1 * max(*percent, *ends[:, 1])).arrange(axes, WIDTH - 3)
     axes.set_xlim(0)
     top = math.ceil(share * len(complete))
-    axes.set_xlabel(
-        f"importance (% of the sum): what tells the best {top} from all {len(complete)} complete trials", fontsize=TEXT
-    )
+    first, rest = ends[-1], ends[:-1]
+    unclear = len(rest) > 0 and first[0] <= rest[:, 1].max()
+    warning = "\ntoo few trials to say which parameter matters most: the intervals overlap" if unclear else ""
+    what = f"importance (% of the sum): what tells the best {top} from all {len(complete)} complete trials"
+    axes.set_xlabel(f"{what}{warning}", fontsize=TEXT)
     return figure
+
+
+def _shares(study: Study, names: Sequence[str], share: float) -> dict[str, float]:
+    """Each parameter's importance in percent of their sum; all are 0 where none matters."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # which takes a second
+
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
+    found = get_param_importances(study, evaluator=evaluator, params=list(names), normalize=False)
+    total = sum(found.values())
+    return {name: 100 * value / total if total else 0.0 for name, value in found.items()}
+
+
+def _bootstrapped(
+    study: Study, complete: Sequence[FrozenTrial], names: Sequence[str], share: float
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each importance."""
+    random = np.random.default_rng(0)
+    drawn: list[dict[str, float]] = []
+    for _ in range(min(RESAMPLES, max(20, 30_000 // len(complete)))):
+        again = optuna.create_study(directions=study.directions)
+        for i in random.integers(len(complete), size=len(complete)):
+            again.add_trial(complete[i])
+        drawn.append(_shares(again, names, share))
+    return {name: tuple(np.percentile([shares.get(name, 0.0) for shares in drawn], [2.5, 97.5])) for name in names}
 
 
 def parallel(study: Study) -> "Figure | None":

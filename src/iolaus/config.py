@@ -24,6 +24,8 @@ from omegaconf.errors import MissingMandatoryValue
 
 from iolaus.errors import InputError, is_number, require
 
+NOT_SETTINGS = ("resume", "from_run", "from_trial", "tracking", "root")
+"""Keys that may differ between a run and its resumption, or its repetition."""
 METRICS = {
     "val/accuracy": "maximize",
     "val/loss": "minimize",
@@ -70,7 +72,10 @@ class RunConfig:
     threads: Any = MISSING  # "auto" or a number
     objective: Any = MISSING  # a metric's name or a list of them
     constraints: Any = None  # bounds by metric
+    train_on_val: bool = MISSING
     resume: str | None = MISSING
+    from_run: str | None = MISSING
+    from_trial: str | None = MISSING
     root: str = MISSING
 
 
@@ -118,6 +123,8 @@ def check(cfg: DictConfig) -> None:
     require(
         resume is None or Path(resume).is_file(), "resume", "the path of a run's checkpoint.pt", resume or "nothing"
     )
+    if cfg.train_on_val and patience is not None:
+        raise InputError("train_on_val leaves no val to stop early by: set early_stopping.patience=null")
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
     check_constraints(cfg)
@@ -186,6 +193,7 @@ def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
     return {
         str(name): (results[str(name)] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
         for name, bound in (cfg.constraints or {}).items()
+        if name in results  # with train_on_val there is no val
     }
 
 
@@ -198,7 +206,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values, without what may differ between a run and its resumption."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    kept = {str(key): value for key, value in plain.items() if key not in ("resume", "tracking", "root")}
+    kept = {str(key): value for key, value in plain.items() if key not in NOT_SETTINGS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
     return kept
 
@@ -251,23 +259,24 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     saved = path.parent / ".hydra" / "overrides.yaml" if path else None
     if saved is None or not saved.is_file():
         return list(argv)
-    given = {_key(arg) for arg in argv}
+    given = {key_of(arg) for arg in argv}
     # A file from elsewhere may choose among our configs and set values, but not name code to run, or where it lies.
     recorded = [
         override
         for override in map(str, OmegaConf.load(saved))
-        if "_target_" not in override and not override.startswith("-") and not _key(override).startswith("hydra")
+        if "_target_" not in override and not override.startswith("-") and not key_of(override).startswith("hydra")
     ]
-    return [override for override in recorded if _key(override) not in given] + list(argv)
+    return [override for override in recorded if key_of(override) not in given] + list(argv)
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """The key that an override names, without its sign and its package."""
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
     """The shell command that goes on with a run that was started with `overrides`."""
-    kept = [override for override in overrides if _key(override) != "resume"]
+    kept = [override for override in overrides if key_of(override) != "resume"]
     path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
     return shlex.join(["python", sys.argv[0], *config_options(sys.argv[1:]), *kept, f"resume={path}"])
 

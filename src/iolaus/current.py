@@ -1,5 +1,6 @@
 """The trial that this process is at work on, for any task: ``iolaus.report(step, value)``."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from iolaus.errors import InputError
@@ -10,9 +11,13 @@ if TYPE_CHECKING:
 SAME = "iolaus:same:"
 """Begins the study's attributes that `require_same` compares with."""
 
+RESULTS = "results"
+"""A user attribute of a trial: the metrics of its run."""
+
 _trial: "Trial | None" = None
 _reports = True
 _repeat: int | None = None
+_final = False
 
 
 class MismatchError(InputError):
@@ -29,10 +34,42 @@ def current_repeat() -> int | None:
     return _repeat
 
 
-def set_current_trial(trial: "Trial | None", reports: bool = True, repeat: int | None = None) -> None:
-    """Say which trial the task is run for, and whether its reports decide on pruning: the worker's business."""
-    global _trial, _reports, _repeat
-    _trial, _reports, _repeat = trial, reports, repeat
+def set_current_trial(
+    trial: "Trial | None", reports: bool = True, repeat: int | None = None, final: bool = False
+) -> None:
+    """Say which trial the task is run for: the worker's business.
+
+    Args:
+        trial: None when it has ended.
+        reports: Whether its reports decide on pruning.
+        repeat: Which of its repeats it is.
+        final: Whether all is chosen already, so that test images may be looked at.
+    """
+    global _trial, _reports, _repeat, _final
+    _trial, _reports, _repeat, _final = trial, reports, repeat, final
+
+
+def is_final() -> bool:
+    """Whether the task is run for the winner of a search, once all is chosen; False outside a search."""
+    return _trial is not None and _final
+
+
+def require_open_test() -> None:
+    """Refuse to look at test images in a trial that others are compared with.
+
+    Raises:
+        InputError: in any trial but that of a winner.
+    """
+    if _trial is not None and not _final:
+        raise InputError(
+            "the test set is locked: the trials of a search are compared on val; what they see cannot be the final test"
+        )
+
+
+def log_results(results: Mapping[str, float]) -> None:
+    """Keep a run's metrics with its trial; outside a search do nothing. Of a trial's repeats the last one's stay."""
+    if _trial is not None:
+        _trial.set_user_attr(RESULTS, dict(results))
 
 
 def require_same(name: str, value: str) -> None:

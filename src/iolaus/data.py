@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iolaus import cache
+from iolaus.current import require_open_test
 from iolaus.errors import InputError, is_number, require
 from iolaus.sources import Source, stratified
 
@@ -51,6 +52,8 @@ class Data:
     root: Path
     _read_test: Callable[[], Split] = field(repr=False)
     _count_test: Callable[[], int] = field(repr=False)
+    on_test_read: Callable[[int], object] | None = field(default=None, repr=False)
+    """Told the number of test images when they are first looked at."""
     _locked: str | None = field(default=None, repr=False)
 
     @property
@@ -69,11 +72,16 @@ class Data:
         """The test split, read from disk when it is asked for and not before.
 
         Raises:
-            InputError: after `lock_test`.
+            InputError: after `lock_test`, and in a trial that others are compared with.
         """
+        require_open_test()
         if self._locked:
             raise InputError(f"the test set is locked: {self._locked}")
-        return self._read_test()
+        test = self._read_test()
+        if self.on_test_read is not None:
+            told, self.on_test_read = self.on_test_read, None
+            told(len(test.labels))
+        return test
 
     @property
     def num_test(self) -> int:
@@ -83,6 +91,10 @@ class Data:
     def lock_test(self, reason: str) -> None:
         """Make every later use of `test` raise, with `reason`."""
         self._locked = reason
+
+    def join_val(self) -> None:
+        """Add the images of val to those of train, once nothing is left to select; normalisation stays as it is."""
+        self.train = Split(*(torch.cat(parts) for parts in zip(self.train, self.val, strict=True)))
 
     def loader(
         self, split: str, *, augment: Augment | None = None, device: str | torch.device = "cpu"

@@ -39,7 +39,7 @@ class State:
     epoch: int = 0
     """Epochs done."""
     history: list[Metrics] = field(default_factory=list)
-    """The metrics of each epoch: train/loss, train/accuracy, val/loss, val/accuracy, lr, epoch_s.
+    """The metrics of each epoch: train/loss, train/accuracy, val/loss and val/accuracy (of val, if any), lr, epoch_s.
 
     train/loss is what was minimised, label smoothing included; val/loss is the cross-entropy alone."""
     best_epoch: int = 0
@@ -82,7 +82,7 @@ class State:
 def fit(
     model: nn.Module,
     train_loader: Loader,
-    val_loader: Loader,
+    val_loader: Loader | None,
     optimizer: Optimizer,
     *,
     epochs: int,
@@ -104,7 +104,7 @@ def fit(
     Args:
         model: Takes normalised images (B, C, H, W), gives logits (B, K); already where `iolaus.hardware.place` put it.
         train_loader: Batches of (images, labels) on the model's device.
-        val_loader: The same, of the images that decide which epoch is best.
+        val_loader: The same, of the images that decide which epoch is best; None: nothing decides, the last is kept.
         optimizer: Over the model's parameters.
         epochs: How many, counted from the very start also when resuming.
         scheduler: Called with the optimizer; see `make_scheduler`.
@@ -150,30 +150,26 @@ def fit(
         except NonFiniteLossError as error:
             raise _diverged(f"{error.loss} in step {error.step} of epoch {epoch}", lr) from error
         trained = time.perf_counter()
-        val_logits, val_labels = infer(model, val_loader, precision=precision)
-        val_loss = metrics.loss(val_logits, val_labels)
-        if not math.isfinite(val_loss):  # the last steps of the epoch did it
-            raise _diverged(f"{val_loss} on val after epoch {epoch}", lr)
+        val: Metrics = {}
+        if val_loader is not None:
+            val_logits, val_labels = infer(model, val_loader, precision=precision)
+            val_loss = metrics.loss(val_logits, val_labels)
+            if not math.isfinite(val_loss):  # the last steps of the epoch did it
+                raise _diverged(f"{val_loss} on val after epoch {epoch}", lr)
+            val = {"val/loss": val_loss, "val/accuracy": metrics.accuracy(val_logits, val_labels)}
         if schedule is not None and not each_batch:
             # PyTorch's only scheduler that wants to know how well it goes
             plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
-            schedule.step(val_loss) if plateau else schedule.step()
+            schedule.step(val.get("val/loss", loss)) if plateau else schedule.step()
         state.epoch = epoch
         state.train_s += trained - start
         state.fit_s += time.perf_counter() - start
         state.images += count
         state.history.append(
-            {
-                "train/loss": loss,
-                "train/accuracy": accuracy,
-                "val/loss": val_loss,
-                "val/accuracy": metrics.accuracy(val_logits, val_labels),
-                "lr": lr,
-                "epoch_s": trained - start,
-            }
+            {"train/loss": loss, "train/accuracy": accuracy, **val, "lr": lr, "epoch_s": trained - start}
         )
         state.capture(model, optimizer, schedule)
-        if state.best_epoch == 0 or better(state.history[-1], state.best, monitor):
+        if val_loader is None or state.best_epoch == 0 or better(state.history[-1], state.best, monitor):
             state.best_epoch, state.best_weights = epoch, state.weights
         if on_epoch is not None:
             on_epoch(state)

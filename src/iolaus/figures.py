@@ -57,10 +57,11 @@ def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, titl
 
 
 def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
-    """Loss and accuracy of train and val over the epochs, the kept epoch marked."""
+    """Loss and accuracy of train, and of val where there is one, over the epochs, the kept epoch marked."""
     canvas = Image.new("RGB", (2 * PANEL[0], PANEL[1]), "white")
+    splits = [split for split in ("train", "val") if f"{split}/loss" in history[0]]
     for i, (name, title, scale) in enumerate((("loss", "loss", 1), ("accuracy", "accuracy (%)", 100))):
-        lines = {split: [scale * epoch[f"{split}/{name}"] for epoch in history] for split in ("train", "val")}
+        lines = {split: [scale * epoch[f"{split}/{name}"] for epoch in history] for split in splits}
         canvas.paste(_panel(title, lines, best_epoch), (i * PANEL[0], 0))
     return canvas
 
@@ -93,7 +94,7 @@ def _panel(title: str, lines: dict[str, list[float]], best_epoch: int) -> Image.
     x = place(best_epoch, low)[0]
     for y in range(top, bottom, 8):
         line([(x, y), (x, y + 4)], GREY, 1.5)
-    for values, color in zip(lines.values(), (ORANGE, BLUE), strict=True):
+    for values, color in zip(lines.values(), (ORANGE, BLUE), strict=False):
         points = [place(epoch, value) for epoch, value in enumerate(values, start=1) if math.isfinite(value)]
         for segment in itertools.pairwise(points):
             line(segment, color, 2)
@@ -109,7 +110,7 @@ def _panel(title: str, lines: dict[str, list[float]], best_epoch: int) -> Image.
         draw.text((place(epoch, low)[0], bottom + 6), str(epoch), "black", font(11), anchor="ma")
     draw.text(((left + right) / 2, bottom + 24), "epoch", "black", font(11), anchor="ma")
     end: float = right
-    for label, color in ((f"kept: epoch {best_epoch}", GREY), *zip(reversed(lines), (BLUE, ORANGE), strict=True)):
+    for label, color in ((f"kept: epoch {best_epoch}", GREY), *reversed([*zip(lines, (ORANGE, BLUE), strict=False)])):
         draw.text((end, 13), label, color, font(11), anchor="ra")
         end -= font(11).getlength(label) + 16
     return panel

@@ -96,6 +96,12 @@ def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Se
     return [*(f"{name}={value}" for name, value in {**values, **fixed}.items()), *deleted, *deletions]
 
 
+def replaced(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
+    """Overrides with others in the place of those for the same keys."""
+    named = {key_of(override.partition("=")[0]) for override in by}
+    return [*(override for override in overrides if key_of(override.partition("=")[0]) not in named), *by]
+
+
 def element(value: Any) -> str:
     """What a parameter's value is called in an override.
 

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus import charts
+from iolaus import ablation, charts, finals, forest
 from iolaus.atomic import replaced
 from iolaus.live import printable, why_failed
 from iolaus.outcome import best_trials, end_of, objectives, shown, sign_of
@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """How many of the best trials for one objective are in the table, and how many reasons of failures below it."""
+NOTES = "iolaus:notes"
+"""A user attribute of a study: lines that the app wants to stand in the page."""
 KNOWN = "iolaus:report"
 """A user attribute of a study: what its sweep knew as it wrote the page."""
 PICTURES = {
+    "finals": (
+        "Finals",
+        "Each row is one of the best settings, run again with seeds that no trial had: the bar is the 95 % interval of "
+        "its mean, the diamond what its best trial had been in the search.",
+    ),
+    "effects": (
+        "What each component is worth",
+        "Each row is the run with one component taken out or swapped, less the run as it is, seed by seed: where the "
+        "bar reaches zero, the component cannot be told from none.",
+    ),
     "history": (
         "History",
         "Each dot is a complete trial, the line is the best value until then, and the marks below are trials that "
@@ -138,6 +150,12 @@ def _figures(study: Study, target: float | None) -> Iterator[tuple[str, "Figure 
     """Each picture by its name, or none at all without matplotlib, which a sweep can do without."""
     if importlib.util.find_spec("matplotlib") is None:
         return
+    found, comparison = study.user_attrs.get(finals.FOUND), study.user_attrs.get(ablation.FOUND)
+    yield "finals", None if found is None else forest.finals(found)
+    yield "effects", None if comparison is None else forest.effects(comparison)
+    if comparison is not None:  # its trials are a list, whose numbers are no parameters
+        yield "timeline", timeline(study)
+        return
     yield "history", charts.history(study, target)
     for draw in (charts.importances, charts.parallel, charts.slices, charts.intermediate, timeline, charts.pareto):
         yield draw.__name__, draw(study)
@@ -157,18 +175,23 @@ def _page(study: Study, folder: Path, command: str | None, pictures: dict[str, b
         complete = any(trial.state == TrialState.COMPLETE for trial in trials)
         why = "No complete trial keeps all constraints" if complete else "No trial is complete"
         yield f'<p class="warn">{why}, so there is no best one.</p>'
-    elif one:
+    elif one and ablation.FOUND not in study.user_attrs:
         yield f"<h2>Best trial: {best[0].number}</h2>"
         yield from _facts(study, best[0], folder)
     if command is not None:
         which = "Once more:" if one else f"The best in {_text(objectives(study)[0])} once more:"
         yield f"<p>{which}</p><pre>{html.escape(command)}</pre>"
+    yield from (f"<p>{_text(note)}</p>" for note in study.user_attrs.get(NOTES, []))
+    yield from _finals(study)
+    if (comparison := study.user_attrs.get(ablation.FOUND)) is not None:
+        yield "<h2>What each component is worth, in numbers</h2>"
+        yield from _rows(list(ablation.table(comparison)))
     reasons = why_failed(Tally.of(study, trials).reasons)
     if reasons:
         yield "<h2>Why trials failed</h2><ul>"
         yield from (f"<li>{_text(reason)}</li>" for reason in reasons[:SHOWN])
         yield "</ul>" if len(reasons) <= SHOWN else f"</ul><p>and {len(reasons) - SHOWN} other reasons</p>"
-    if best:
+    if best and comparison is None:
         ranked = _ranked(study, trials) if one else sorted(best, key=lambda trial: trial.values)
         title = "Best trials" if one else f"The {len(best)} trials that no other beats in all objectives"
         yield f"<h2>{title}</h2>"
@@ -206,6 +229,24 @@ def _facts(study: Study, trial: FrozenTrial, folder: Path) -> Iterator[str]:
     yield "</dl>"
 
 
+def _finals(study: Study) -> Iterator[str]:
+    """What followed the search."""
+    found = study.user_attrs.get(finals.FOUND)
+    if found is None:
+        return
+    yield f"<h2>Winner of the finals: trial {found['winner']}</h2><ul>"
+    told = [*finals.lines(found), *(finals.last_lines(found) if "test" in found else [])]
+    yield from (f"<li>{_text(line.strip())}</li>" for line in told)
+    yield "</ul>"
+
+
+def _rows(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """A table of these rows, the first of which is its head."""
+    yield f'<div class="scroll"><table><tr>{"".join(f"<th>{_text(cell)}</th>" for cell in rows[0])}</tr>'
+    yield from (f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows[1:])
+    yield "</table></div>"
+
+
 def _ranked(study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The best trials for one objective, the best first."""
     sign = sign_of(study, 0)
@@ -217,13 +258,12 @@ def _table(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[str]:
     """A row for each trial: number, values, duration, parameters, folder."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     columns = ["trial", *objectives(study), "seconds", *(name.lstrip("+") for name in names), "folder"]
-    yield f'<div class="scroll"><table><tr>{"".join(f"<th>{_text(name)}</th>" for name in columns)}</tr>'
+    rows: list[list[Any]] = [columns]
     for trial in trials:
         seconds = "" if trial.duration is None else f"{trial.duration.total_seconds():.1f}"
         params = [trial.params.get(name, "") for name in names]
-        cells = [trial.number, *trial.values, seconds, *params, trial.user_attrs.get(FOLDER, "")]
-        yield f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
-    yield "</table></div>"
+        rows.append([trial.number, *trial.values, seconds, *params, trial.user_attrs.get(FOLDER, "")])
+    yield from _rows(rows)
 
 
 def _text(value: object) -> str:

@@ -48,6 +48,8 @@ class Plan:
     repeats: int
     seed: int | None
     """Of the sampler; None only as long as the study is not open, which keeps one."""
+    final: bool = False
+    """Whether all is chosen already, so that the task may look at test images."""
 
     def begun(self, study: Study) -> "Plan":
         """The same for a study that is now there: with the seed that it keeps, and a request to stop forgotten."""

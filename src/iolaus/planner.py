@@ -175,6 +175,8 @@ class Planner:
         }
         if self.settings["custom_search_space"] is not None:
             shared["custom_search_space"] = self.settings["custom_search_space"]
+        if self.settings["variants"] is not None:
+            shared["variants"] = self.settings["variants"]
         if self.settings["repeats"] > 1:
             shared["repeats"] = self.settings["repeats"]
         return {**shared, **{name.lstrip("+"): value for name, value in self.command.fixed.items()}}
@@ -188,9 +190,13 @@ class Planner:
             with read_write(self.config.hydra), open_dict(self.config.hydra):
                 self.config.hydra.sweep.dir = raw["dir"][: raw["dir"].index("${now:")] + name
         folder = Path(self.config.hydra.sweep.dir).absolute()
-        with read_write(self.config.hydra), open_dict(self.config.hydra):
-            self.config.hydra.sweep.dir = str(folder)
-            # Each trial is composed from these.
-            quoted = QuotedString(str(folder), Quote.single).with_quotes()
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")
+        set_folder(self.config, folder)
         return folder
+
+
+def set_folder(config: DictConfig, folder: Path) -> None:
+    """Make a folder that of a sweep, whose trials are composed from this configuration."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir = str(folder)
+        quoted = QuotedString(str(folder), Quote.single).with_quotes()
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")

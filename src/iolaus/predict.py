@@ -87,6 +87,29 @@ class Predictions:
             yield path, self.classes[int(probs.argmax())], float(probs.max())
 
 
+def champion(tracking_uri: str, data: str | None = None) -> str | None:
+    """The MLflow address of the champion that was registered last; None if there is none.
+
+    Args:
+        tracking_uri: Of the store; a database file that does not exist has none.
+        data: The name of a data set, whose champion is meant.
+
+    Raises:
+        InputError: if that one has none, or the store cannot be used.
+    """
+    file = tracking_uri.removeprefix("sqlite:///")
+    found = None
+    if "://" in file or Path(file).is_file():
+        from iolaus import tracking_champion  # with Optuna and MLflow, which a model.pt need not import
+
+        found = tracking_champion.newest(tracking_uri, data)
+    if found is None and data is not None:
+        raise InputError(
+            f"no search over {data} has a champion yet: run one with hydra/sweeper/finals=seeds, or name a --model"
+        )
+    return found
+
+
 def newest_model(outputs: Path) -> Path:
     """The ``model.pt`` that was written last below a folder of runs.
 

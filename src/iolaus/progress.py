@@ -77,15 +77,16 @@ class Progress:
         # early stopping may end it sooner
         left = (self.epochs - state.epoch) * self.seconds / max(state.epoch - self.done, 1)
         self.bar.set_description_str(f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
+        splits = [split for split in ("train", "val") if f"{split}/loss" in values]
+        parts = [
+            f"{it} loss {values[f'{it}/loss']:.4f}, accuracy {100 * values[f'{it}/accuracy']:.2f} %" for it in splits
+        ]
         log.info(
-            "epoch %d/%d: train loss %.4f, accuracy %.2f %%; val loss %.4f, accuracy %.2f %%%s; %s images/s, %s left",
+            "epoch %d/%d: %s%s; %s images/s, %s left",
             state.epoch,
             self.epochs,
-            values["train/loss"],
-            100 * values["train/accuracy"],
-            values["val/loss"],
-            100 * values["val/accuracy"],
-            " (best)" if state.best_epoch == state.epoch else "",
+            "; ".join(parts),
+            " (best)" if "val" in splits and state.best_epoch == state.epoch else "",
             f"{state.images_per_s:,.0f}",
             datetime.timedelta(seconds=round(left)),
         )

@@ -63,6 +63,9 @@ STOPS = "iolaus:stops"
 GROWN = "iolaus:n_trials"
 """A user attribute of the study: the total that somebody has asked for while it ran."""
 
+ENDED = "iolaus:ended"
+"""A user attribute of the study: what ended it, after how many trials of how many."""
+
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
 """What ends a search."""
 ENDS = {

@@ -22,6 +22,8 @@ from iolaus.tally import FOLDER, Tally, is_alive
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
 
+PARTS = ("finals", "test")
+"""Folders of what follows a search."""
 OURS = ("journal.log*", "*.lock", "optimization_results.yaml", "report.html")
 """What a sweep writes beside its trials' folders."""
 
@@ -117,7 +119,7 @@ def delete(kept: Kept) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     if kept.folder is None or not kept.folder.is_dir() or (kept.in_folder and optuna.get_all_study_names(storage)):
         return  # another study lies there as well
-    for name in ("workers", "report"):
+    for name in ("workers", "report", *PARTS):
         shutil.rmtree(kept.folder / name, ignore_errors=True)
     ours = OURS if kept.in_folder else OURS[1:]
     for path in [path for pattern in ours for path in kept.folder.glob(pattern)]:
@@ -143,6 +145,10 @@ def free(kept: Kept) -> int:
         for path in [path for name in FREED for path in folder.rglob(name)]:  # a repeat has a folder in the trial's
             freed += path.stat().st_size
             path.unlink()
+    finals = [] if kept.folder is None else [path for name in FREED for path in (kept.folder / PARTS[0]).rglob(name)]
+    for path in finals:  # what they were for has been found out; the winner's last runs stay
+        freed += path.stat().st_size
+        path.unlink()
     return freed
 
 

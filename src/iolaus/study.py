@@ -10,7 +10,7 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.storages import BaseStorage
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 
 from iolaus.current import SAME
 from iolaus.errors import InputError, require
@@ -115,6 +115,11 @@ def _check_compatible(study: Study, space: Space) -> None:
                     f"study {study.study_name} has searched {name} in {readable(known[name])}, which cannot become "
                     f"{readable(distribution)} in the same study: use another study_name"
                 ) from error
+
+
+def directions_of(study: Study) -> list[Direction]:
+    """The directions of a study's objectives in words."""
+    return ["maximize" if direction == StudyDirection.MAXIMIZE else "minimize" for direction in study.directions]
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

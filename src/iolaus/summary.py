@@ -73,9 +73,13 @@ def folder_of(trial: FrozenTrial, plan: Plan) -> Path:
 
 def once_more(trial: FrozenTrial, plan: Plan, loader: ConfigLoader, master: DictConfig) -> str:
     """The command that trains a trial once more."""
+    return command(overrides_of(trial, plan), loader, master)
+
+
+def overrides_of(trial: FrozenTrial, plan: Plan) -> list[str]:
+    """The overrides that a trial was composed of."""
     own = folder_of(trial, plan) / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
-    chosen = list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
-    return command(chosen, loader, master)
+    return list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
 
 
 def write_report(

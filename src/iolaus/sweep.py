@@ -1,51 +1,45 @@
 """A sweep from its command line to its summary: which study it is, who works on it, what came of it."""
 
+import copy
 import logging
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import optuna
 from filelock import FileLock
-from hydra._internal.callbacks import Callbacks
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
 from hydra.errors import CompactHydraException
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from hydra_plugins.iolaus_local import LocalLauncher
-from iolaus import machine
+from iolaus import ablation, finals
 from iolaus.command import Command
+from iolaus.current import RESULTS
 from iolaus.dry_run import dry_run
 from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.live import Live, why_failed
-from iolaus.overrides import one_line
+from iolaus.launch import Launch, give_up_dying
+from iolaus.listed import Listed, listed, ran
+from iolaus.live import why_failed
+from iolaus.overrides import one_line, replaced
 from iolaus.plan import Plan
-from iolaus.planner import Planner
-from iolaus.search import ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
-from iolaus.study import STUDY_FOLDER, open_study
-from iolaus.summary import passed, summary, write_report, write_results
+from iolaus.planner import Planner, set_folder
+from iolaus.search import ENDED, ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
+from iolaus.study import STUDY_FOLDER, Direction, directions_of, open_study
+from iolaus.summary import command as shown_command
+from iolaus.summary import overrides_of, passed, summary, write_report, write_results
 from iolaus.tally import INTERRUPTED, LOST
-from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
-
-DYING_S = 5.0
-"""Seconds within which processes are expected to be gone after an interruption."""
 
 
 class SweepError(CompactHydraException):
@@ -93,18 +87,22 @@ class Sweep:
         command = Command(self.settings, arguments, self.hydra_context.config_loader, self.config)
         planner = Planner(command, self.settings, self.hydra_context, self.config)
         plan, facts = planner.plan()
-        self.first = planner.branches[0]
-        self._notify("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
+        self.launch = Launch(self.settings, self.hydra_context, self.task_function, planner.branches[0])
+        self._ask("on_search_start", directions=planner.directions, target=self.settings["target"])  # it may refuse
+        if self.settings["variants"] is not None:
+            self._compare(plan, planner.directions, facts)
+            return
         typed = any(override.startswith(ENQUEUE) for override in self.config.hydra.overrides.hydra)
         named = () if typed else command.named  # who types both is told of a mistake
         first = known_settings(self.settings["enqueue"], plan.space, command.default_of, plan.fixed, named)
         if self.settings["dry_run"]:
-            workers = self._workers(plan.goals.n_trials)
+            workers = self.launch.workers(plan.goals.n_trials, self.config)
             for line in dry_run(
                 plan, planner.branches, self.hydra_context, self.config, workers, self.settings["timeout_s"]
             ):
                 say(line)
             return
+        final = finals.read(self.settings["finals"], planner.directions, plan.goals.n_trials, self.config)
         Path(plan.folder).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(plan.folder) / "claim.lock"):  # of two commands at once, one makes the study
             study = open_study(
@@ -114,102 +112,157 @@ class Sweep:
             plan = plan.begun(study)
             _note(plan, study)
             enqueue(study, first)
+        if not plan.space and plan.custom_search_space is None:
+            log.warning("nothing is searched: all trials are the same; give a range such as lr=interval(0.001,0.1)")
+        if final is None or not finals.may_follow(plan.open(), study):
+            self._search(plan, study)
+        if final is not None:
+            self._confirm(final, plan, study)
+
+    def _search(self, plan: Plan, study: Study) -> None:
+        """Search until there is nothing left to claim, and show the best."""
+
+        def leave(interrupted: bool) -> None:
+            write_results(study, Path(plan.folder))
+            if self.settings["report"] and not interrupted:
+                self._report(plan, study)
+
+        search, interrupted, problem = self._work(plan, study, self.config, leave)
+        self._conclude(search, plan, interrupted, problem)
+
+    def _work(
+        self, plan: Plan, study: Study, config: DictConfig, leave: Callable[[bool], None]
+    ) -> tuple[Search, bool, str | None]:
+        """Have workers go through a plan whose study is there.
+
+        Args:
+            plan: As it begins.
+            study: Its study.
+            config: From which its trials are composed.
+            leave: Called when nobody is at work any more, with whether the user has interrupted it.
+
+        Returns:
+            The search, whether it was interrupted, and what kept a worker from its work.
+        """
         search = plan.open()
         search.give_up_lost()
         tally = search.tally()
-        workers = 0 if search.ended_by(tally) is not None else self._workers(search.n_trials - tally.counted)
+        over = search.ended_by(tally) is not None
+        workers = 0 if over else self.launch.workers(search.n_trials - tally.counted, config)
         state = f"{tally.counted} of {search.n_trials} trials finished"
         say(f"study {plan.study_name}: {state}; {workers} workers; {plan.folder}")
-        if not plan.space and plan.custom_search_space is None:
-            log.warning("nothing is searched: all trials are the same; give a range such as lr=interval(0.001,0.1)")
         interrupted, problem = False, None
-        self._notify("on_study_start", study=study)
+        self._ask("on_study_start", config, study=study)
         try:
             if workers > 0:
-                problem = self._launch(plan, workers)
+                problem = self.launch.run(plan, workers, config)
         except KeyboardInterrupt:
             interrupted = True
         finally:
             end = INTERRUPTED if interrupted else LOST
             search.give_up_lost(end, own=True)
             if interrupted or problem is not None:
-                self._give_up_dying(search, end)
-            write_results(study, Path(plan.folder))
-            loader, report = self.hydra_context.config_loader, None
-            if self.settings["report"] and not interrupted:
-                report = write_report(study, plan, loader, self.config, self.settings["target"])
-            ended_by = search.ended_by(search.tally())
-            good = ended_by not in (None, FAILURES)
-            status = "FINISHED" if good else "KILLED" if interrupted else "FAILED"
-            try:
-                self._notify("on_study_end", study=study, status=status)
-            except InputError as error:  # a tracker's: what was found is to be shown all the same
-                log.warning("%s", error)
+                give_up_dying(search, end)
+            leave(interrupted)
+            good = search.ended_by(search.tally()) not in (None, FAILURES)
+            self._end(config, study, "FINISHED" if good else "KILLED" if interrupted else "FAILED")
+        return search, interrupted, problem
+
+    def _end(self, config: DictConfig, study: Study, status: str) -> None:
+        """Have the tracker end a study's run."""
+        try:
+            self._ask("on_study_end", config, study=study, status=status)
+        except InputError as error:  # what was found is to be shown all the same
+            log.warning("%s", error)
+
+    def _report(self, plan: Plan, study: Study) -> None:
+        loader, target = self.hydra_context.config_loader, self.settings["target"]
+        self._ask("on_report", study=study)
+        report = write_report(study, plan, loader, self.config, target)
         if report is not None:
             say(f"report: {report}")
-        self._conclude(search, plan, interrupted, problem)
 
-    def _workers(self, left: int) -> int:
-        """How many workers for so many trials, by the rule that ``n_jobs`` documents."""
-        asked = self.settings["n_jobs"]
-        in_process = "hydra/launcher=basic" in self.config.hydra.overrides.hydra
-        automatic = len(machine.gpus()) or machine.cores()
-        workers = 1 if in_process else min(automatic if asked is None else asked, left)
-        if workers > 1 and self._launches_local:
-            try:
-                cloudpickle.dumps((self.task_function, self.hydra_context, self.config))
-            except Exception as error:  # of whatever the task's module holds
-                log.warning("one worker only, in this process: the task cannot be sent to others: %s", one_line(error))
-                return 1
-        return workers
+    def _part(self, plan: Listed, study: Study) -> None:
+        """Run all of a list, or end the command: the same one then goes on."""
+        config = self.config
+        if plan.folder != str(Path(config.hydra.sweep.dir)):
+            config = copy.deepcopy(config)
+            set_folder(config, Path(plan.folder))
+        _note(plan, study)
+        search, interrupted, problem = self._work(plan, study, config, lambda interrupted: None)
+        tally = search.tally()
+        state = f"{tally.counted} of {search.n_trials} trials of {plan.study_name} finished"
+        if interrupted:
+            say(f"interrupted: {state}; the same command goes on")
+            sys.exit(130)
+        if search.ended_by(tally) is None:
+            why = "" if problem is None else f" ({one_line(problem)})"
+            raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
+        if tally.failed:
+            say("\n  ".join([f"{tally.failed} of {tally.counted} trials failed:", *why_failed(tally.reasons)]))
 
-    @property
-    def _launches_local(self) -> bool:
-        """Whether several workers get our launcher instead of Hydra's default, which has one process."""
-        return bool(self.config.hydra.runtime.choices["hydra/launcher"] == "basic")
+    def _confirm(self, final: finals.Rule, plan: Plan, study: Study) -> None:
+        """Run the best settings again with new seeds, and the winner as it is to be used."""
+        loader = self.hydra_context.config_loader
+        chosen = finals.select(study, final.k, lambda trial: overrides_of(trial, plan))
+        seeds = finals.seeds_of(study, final.r, self.config, self.settings["repeats"])
+        again, runs = listed(plan, "finals", list(chosen.values()), seeds, directions_of(study))
+        self._part(again, runs)
+        found = finals.compared(study, chosen, seeds, again, runs)
+        for line in finals.lines(found):
+            say(line)
+        winner = chosen[found["winner"]]
+        results = [trial.user_attrs.get(RESULTS, {}) for trial in ran(again, runs, winner, seeds).values()]
+        last = self._ask("final_overrides", results=results)
+        if last is not None:
+            setting = replaced(winner, last)
+            test, runs = listed(plan, "test", [setting], seeds, ["maximize"], final=True)
+            self._part(test, runs)
+            found |= finals.tested(test, runs, setting, seeds)
+            found |= self._ask("on_winner", study=study, found=found, results=results) or {}
+            for line in finals.last_lines(found):
+                say(line)
+        study.set_user_attr(finals.FOUND, found)
+        if self.settings["report"]:
+            self._report(plan, study)
+        self._end(self.config, study, "FINISHED")
+        say(f"once more:  {shown_command(winner, loader, self.config)}")
 
-    def _launch(self, plan: Plan, workers: int) -> str | None:
-        """Have the workers do their work; gives what kept one of them from it."""
-        folders = Path(plan.folder) / "workers"
-        folders.mkdir(parents=True, exist_ok=True)
-        first = _reserve(folders, workers)
-        worker = Worker(plan, self.task_function, self.hydra_context, self.config, first, workers)
-        launcher = self._launcher(worker, workers)
-        job = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
-        with Live(plan.open(), alone=isinstance(launcher, LocalLauncher)):
-            try:
-                returned = launcher.launch([job] * workers, initial_job_idx=first)
-            except Exception as error:  # joblib's, if one of its processes was killed
-                return f"{type(error).__name__}: {error}"
-        return next((_cause(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
+    def _compare(self, plan: Plan, directions: Sequence[Direction], facts: Mapping[str, str]) -> None:
+        """Run settings that a function lists, each with some seeds, and compare each with the first."""
+        variants = ablation.listed_by(self.settings["variants"], plan, self.hydra_context, self.config)
+        seeds = ablation.seeds(self.settings["seeds"], self._composed(plan))
+        if self.settings["dry_run"]:
+            say(f"study {plan.study_name}: {len(variants)} settings with {len(seeds)} seeds each; {plan.folder}")
+            for name, overrides in variants.items():
+                say(f"  {name}: {' '.join(overrides)}")
+            return
+        settings = list(variants.values())
+        plan, study = listed(plan, "", settings, seeds, directions, facts, self.settings["on_mismatch"])
+        self._part(plan, study)
+        found = ablation.compared(plan, study, variants, seeds)
+        study.set_user_attr(ablation.FOUND, found)
+        for line in ablation.lines(found):
+            say(line)
+        if self.settings["report"]:
+            self._report(plan, study)
+            self._end(self.config, study, "FINISHED")
 
-    @staticmethod
-    def _give_up_dying(search: Search, reason: str) -> None:
-        """Wait a little for what still runs: other people's launchers do not wait for processes that they kill."""
-        ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
-            ray.shutdown()  # its processes would end with this one only
-        end = time.monotonic() + DYING_S
-        while search.tally().running and time.monotonic() < end:
-            time.sleep(0.1)
-            search.give_up_lost(reason)
+    def _composed(self, plan: Plan) -> DictConfig:
+        """The configuration of a trial without parameters."""
+        return self.hydra_context.config_loader.load_sweep_config(self.config, plan.overrides({}))
 
-    def _launcher(self, worker: Worker, workers: int) -> Launcher:
-        """The launcher that is configured, or ours."""
-        # The callbacks are for trials, not for the jobs that run them.
-        context = HydraContext(self.hydra_context.config_loader, Callbacks(), self.hydra_context.execution_whitelist)
-        if not self._launches_local or workers == 1:
-            logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
-            return Plugins.instance().instantiate_launcher(context, worker, self.config)
-        launcher = LocalLauncher()
-        launcher.setup(hydra_context=context, task_function=worker, config=self.config)
-        return launcher
+    def _ask(self, event: str, config: DictConfig | None = None, **facts: Any) -> Any:
+        """Tell Hydra's callbacks that know more events than Hydra's own, and give what one of them answers.
 
-    def _notify(self, event: str, **facts: Any) -> None:
-        """Tell Hydra's callbacks that know more events than Hydra's own; unlike there, what they raise counts."""
+        Unlike with Hydra's own events, what they raise counts.
+        """
+        answer = None
         for callback in self.hydra_context.callbacks.callbacks:
             if hasattr(callback, event):
-                getattr(callback, event)(config=self.config, **facts)
+                told = getattr(callback, event)(config=self.config if config is None else config, **facts)
+                answer = told if answer is None else answer
+        return answer
 
     def _conclude(self, search: Search, plan: Plan, interrupted: bool, problem: str | None) -> None:
         tally = search.tally()
@@ -237,6 +290,9 @@ class Sweep:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
         say(f"ended by {ENDS[ended_by].format(**self.settings)}: {state}")
+        ended = {"by": ended_by, "counted": tally.counted, "n_trials": plan.goals.n_trials}
+        if search.study.user_attrs.get(ENDED) != ended:
+            search.study.set_user_attr(ENDED, ended)
         if tally.best is None:
             complete = any(trial.state == TrialState.COMPLETE for trial in search.study.get_trials(deepcopy=False))
             what = "keeps all constraints" if complete else "came to a value"
@@ -249,11 +305,6 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def _cause(error: object) -> str:
-    """What an error says, without the class that a traceback's last line names."""
-    return str(error).removeprefix("iolaus.worker.NoProposalError: ").removeprefix("iolaus.current.MismatchError: ")
-
-
 def _note(plan: Plan, study: Study) -> None:
     """Keep in a study what its workers, its report and a later command ask of its plan."""
     if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
@@ -263,20 +314,6 @@ def _note(plan: Plan, study: Study) -> None:
         study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total
     if before != asdict(plan.goals):
         study.set_user_attr(GOALS, asdict(plan.goals))
-
-
-def _reserve(folders: Path, count: int) -> int:
-    """Make folders for so many workers, with numbers that nobody else has, and give the first of them."""
-    taken = [int(folder.name) for folder in folders.iterdir() if folder.name.isdecimal()]
-    first = max(taken, default=-1) + 1
-    while True:
-        try:
-            for number in range(first, first + count):
-                (folders / str(number)).mkdir()
-        except FileExistsError:  # another command is as fast
-            first = first + count
-        else:
-            return first
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,10 @@ class Nothing:
 
     def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
         """Do nothing."""
+
+    def register(self, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> str:
+        """Do nothing."""
+        return ""
 
 
 class MLflow:
@@ -155,6 +159,19 @@ class MLflow:
         with self._explained():
             mlflow.set_tracking_uri(self.uri)
             tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, status)
+
+    def register(self, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> str:
+        """Register the winner of a search: see `iolaus.tracking_champion.register`.
+
+        Raises:
+            InputError: if the tracking server or database cannot be used.
+        """
+        from iolaus import tracking_champion
+
+        mlflow = self._import()
+        with self._explained():
+            mlflow.set_tracking_uri(self.uri)
+            return tracking_champion.register(mlflow, study.user_attrs, study.study_name, found, results)
 
     def _import(self) -> Any:
         """MLflow, after what must be said to it before it is imported."""

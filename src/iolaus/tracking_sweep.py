@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from iolaus.current import current_repeat
+from iolaus.finals import FOUND
+from iolaus.listed import PART_OF
 from iolaus.overrides import start_of
 from iolaus.tally import END, INTERRUPTED, REASON, SURPLUS, Tally
 
@@ -52,6 +55,9 @@ def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None
         run_id = _find(client, experiment_id, study)
         if run_id is None:
             tags = {KEY: study.user_attrs[KEY], "study": study.study_name, "output_dir": str(folder)}
+            whole = study.user_attrs.get(PART_OF)
+            found = whole and client.search_runs([experiment_id], f"attributes.run_name = '{whole}'", max_results=1)
+            tags |= {PARENT: found[0].info.run_id} if found else {}
             run_id = client.create_run(experiment_id, tags=tags, run_name=study.study_name).info.run_id
             for name, value in study.user_attrs.get("iolaus:identity", {}).items():
                 client.log_param(run_id, _param(name), value[:5000])
@@ -77,12 +83,28 @@ def end(client: Any, experiment_id: str, study: "Study", folder: Path, status: s
             client.log_metric(run_id, "best/value", best.value)
             client.log_metric(run_id, "best/trial", best.number)
             client.set_tag(run_id, "best_run_id", best.user_attrs.get(RUN_ID, ""))
+        for name, value in metrics_of(study.user_attrs.get(FOUND, {})).items():
+            client.log_metric(run_id, name, value)
         for path in (folder / "optimization_results.yaml", folder / "report.html"):
             if path.exists():
                 client.log_artifact(run_id, str(path))
         if (folder / "report").is_dir():
             client.log_artifacts(run_id, str(folder / "report"), "report")
         client.set_terminated(run_id, status)
+
+
+def metrics_of(found: Mapping[str, Any]) -> dict[str, float]:
+    """What the finals of a sweep came to, as metrics of its run."""
+    values = {"finals/optimism": found.get("optimism")}
+    for part in ("finals", "test"):
+        row = found.get("test") if part == "test" else _winner(found)
+        if row:
+            values |= {f"{part}/mean": row["mean"], f"{part}/interval": row["interval"], f"{part}/n": row["n"]}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _winner(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((row for row in found.get("finalists", []) if row["trial"] == found["winner"]), None)
 
 
 def _find(client: Any, experiment_id: str, study: "Study") -> str | None:

@@ -173,7 +173,7 @@ class Worker:
 
     def _values(self, trial: Trial, config: DictConfig, reports: bool = True, repeat: int | None = None) -> list[float]:
         """What the task returned, as numbers; raises what it raised."""
-        set_current_trial(trial, reports, repeat)
+        set_current_trial(trial, reports, repeat, self.plan.final)
         try:
             job = run_job(
                 hydra_context=self.hydra_context,

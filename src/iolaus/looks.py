@@ -1,0 +1,49 @@
+"""How often a project has looked at test images: a line for each run that did, in a file that only grows."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+FILE = "test_looks.jsonl"
+
+
+def record(root: Path, data: str, run: str, images: int) -> None:
+    """Add a line.
+
+    Args:
+        root: Of the project.
+        data: The name of the data set.
+        run: What names the run: its folder.
+        images: How many were looked at.
+
+    Raises:
+        OSError: if it cannot be written; then nothing should be looked at.
+    """
+    line = {"time": datetime.now().isoformat(timespec="seconds"), "data": data, "run": run, "images": images}
+    with open(root / FILE, "a") as file:
+        file.write(json.dumps(line) + "\n")  # less than a page, so that lines of two runs do not mix
+
+
+def looks(root: Path, data: str) -> Iterator[Mapping[str, Any]]:
+    """The lines of a data set, oldest first; one that a crash has left unfinished is skipped."""
+    path = root / FILE
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            look = json.loads(line)
+        except ValueError:
+            continue
+        if look["data"] == data:
+            yield look
+
+
+def in_words(root: Path, data: str) -> str:
+    """How often a project has looked at the test images of a data set, and when last."""
+    known = list(looks(root, data))
+    if not known:
+        return f"No run of this project has looked at the test images of {data}."
+    times = "once" if len(known) == 1 else f"{len(known)} times"
+    return (
+        f"This project has looked at the test images of {data} {times}, last at {known[-1]['time'].replace('T', ' ')}."
+    )
