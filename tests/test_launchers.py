@@ -165,7 +165,7 @@ def test_two_commands_at_once_come_to_the_total_together(tmp_path: Path) -> None
 
 
 def test_workers_share_the_cores_and_each_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=3", "seconds=0.7", source=TASK)
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "seconds=1.5", source=TASK)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     app.run()

@@ -134,7 +134,7 @@ class LocalLauncher(Launcher):
                         "a worker keeps being killed (exit code %d): %s", process.returncode, self.jobs[index][1]
                     )
                 started[index] = now
-                process.stdin.close()
+                _close(process)
                 processes[index] = self._start(*self.jobs[index])
 
     @staticmethod
@@ -150,14 +150,20 @@ class LocalLauncher(Launcher):
                 lines = file.read().decode(errors="replace").splitlines() or ["it left no message"]
             returned.status = JobStatus.FAILED
             returned.return_value = RuntimeError(f"{lines[-1]} (all of it: {output})")
-        process.stdin.close()
+        _close(process)
         return returned
+
+
+def _close(process: Any) -> None:
+    """Close a process's end of the pipe, which may have gone before it had read everything."""
+    with suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 def _interrupt(processes: list[Any]) -> None:
     """Have processes end, and kill those that do not in time, or all if there is a second Ctrl-C."""
     for process in processes:
-        process.stdin.close()  # which it understands as an interruption
+        _close(process)  # which it understands as an interruption
     end = time.monotonic() + GRACE_S + 5
     try:
         for process in processes:
