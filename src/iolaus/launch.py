@@ -14,6 +14,7 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from optuna.storages import BaseStorage
 
 from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus import machine
@@ -68,14 +69,15 @@ class Launch:
                 return 1
         return workers
 
-    def run(self, plan: Plan, workers: int, config: DictConfig) -> str | None:
+    def run(self, plan: Plan, storage: BaseStorage, workers: int, config: DictConfig) -> str | None:
         """Have workers go through a plan; gives what kept one of them from it."""
         folders = Path(plan.folder) / "workers"
         folders.mkdir(parents=True, exist_ok=True)
         first = _reserve(folders, workers)
-        launcher = self._launcher(Worker(plan, self.task_function, self.hydra_context, config, first, workers), config)
+        worker = Worker(plan, self.task_function, self.hydra_context, config, first, workers, storage)
+        launcher = self._launcher(worker, config)
         job = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
-        with Live(plan.open(), alone=isinstance(launcher, LocalLauncher)):
+        with Live(plan.open(storage), alone=isinstance(launcher, LocalLauncher)):
             try:
                 returned = launcher.launch([job] * workers, initial_job_idx=first)
             except Exception as error:  # joblib's, if one of its processes was killed

@@ -32,7 +32,7 @@ class Live:
     """Shows a search until the context ends.
 
     Args:
-        search: The search, from a storage of its own: it is read in a thread.
+        search: The search, an object that nobody else uses: it is read in a thread.
         alone: Whether nothing else writes to the terminal, so that lines may be kept at its foot.
         every_s: Seconds between two looks.
     """

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GridSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
@@ -84,12 +85,16 @@ class Plan:
             raise InputError(f"both fixed and searched for: {', '.join(sorted(both))}; remove one")
         return overrides({**here, **trial.params}, self.fixed, self.deletions)
 
-    def open(self) -> Search:
-        """Look at the study, which must exist."""
+    def open(self, storage: BaseStorage | None = None) -> Search:
+        """Look at the study, which must exist.
+
+        Args:
+            storage: The same that is named here, where this process has it open: each keeps 8 kB of every trial.
+        """
         assert self.seed is not None
         study = optuna.load_study(
             study_name=self.study_name,
-            storage=open_storage(self.storage),
+            storage=open_storage(self.storage) if storage is None else storage,
             sampler=self._sampler(),
             pruner=self.make_pruner(),
         )

@@ -114,7 +114,7 @@ class Sweep:
             enqueue(study, first)
         if not plan.space and plan.custom_search_space is None:
             log.warning("nothing is searched: all trials are the same; give a range such as lr=interval(0.001,0.1)")
-        if final is None or not finals.may_follow(plan.open(), study):
+        if final is None or not finals.may_follow(plan.open(study._storage), study):
             self._search(plan, study)
         if final is not None:
             self._confirm(final, plan, study)
@@ -144,7 +144,7 @@ class Sweep:
         Returns:
             The search, whether it was interrupted, and what kept a worker from its work.
         """
-        search = plan.open()
+        search = plan.open(study._storage)
         search.give_up_lost()
         tally = search.tally()
         over = search.ended_by(tally) is not None
@@ -155,7 +155,7 @@ class Sweep:
         self._ask("on_study_start", config, study=study)
         try:
             if workers > 0:
-                problem = self.launch.run(plan, workers, config)
+                problem = self.launch.run(plan, study._storage, workers, config)
         except KeyboardInterrupt:
             interrupted = True
         finally:

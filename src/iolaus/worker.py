@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import WilcoxonPruner
+from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from iolaus import machine
@@ -47,6 +48,7 @@ class Worker:
         config: Of the sweep, from which each trial's is composed.
         first: The number of the first worker's job.
         workers: How many there are.
+        storage: Of the study, as long as the worker is in the process that has opened it.
     """
 
     plan: Plan
@@ -55,11 +57,16 @@ class Worker:
     config: DictConfig
     first: int
     workers: int
+    storage: BaseStorage | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process."""
+        return {**vars(self), "storage": None}
 
     def __call__(self, _: DictConfig) -> int:
         """Work until the search is over, and give the number of trials that were run."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        search = self.plan.open()
+        search = self.plan.open(self.storage)
         job: Any = HydraConfig.instance().cfg
         gpus = machine.gpus()
         if len(gpus) > 1 and self.workers > 1:  # CUDA looks here when a trial first uses it
