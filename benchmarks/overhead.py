@@ -59,7 +59,7 @@ def imports() -> None:
         start = time.perf_counter()
         __import__(module)
         spent[f"import {module}"] = time.perf_counter() - start
-    from iolaus import checkpoint, data, engine, figures, tracking
+    from iolaus import checkpoint, data, engine, figures, provenance, tracking
 
     run = tracking._MLflowRun
     for cause, owner, name in [
@@ -74,7 +74,7 @@ def imports() -> None:
         ("checkpoint of each epoch", checkpoint, "save_state"),
         ("model.pt", checkpoint, "save_model"),
         ("figures", figures, "of_run"),
-        ("git and versions", tracking, "provenance"),
+        ("git and versions", provenance, "tags"),
     ]:
         timed(cause, owner, name)
     # validation is in fit_s already: only what fit does not call is evaluation on test

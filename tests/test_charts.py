@@ -336,6 +336,20 @@ def test_a_parameter_that_only_some_trials_have_has_an_importance() -> None:
     assert int(found["a"].removesuffix(" %")) > int(found["b"].removesuffix(" %")) > 0
 
 
+def test_an_importance_has_an_interval_and_where_they_overlap_there_are_too_few_trials() -> None:
+    rng = random.Random(0)
+    made = [(rng.random(), rng.random()) for _ in range(100)]
+    clear = drawn(charts.importances(new_study(*(complete(-abs(a - 0.3), a=a, b=b) for a, b in made)))).axes[0]
+    noise = drawn(charts.importances(new_study(*(complete(rng.random(), a=a, b=b) for a, b in made[:20])))).axes[0]
+    assert "too few trials" not in clear.get_xlabel()
+    assert "too few trials to say which parameter matters most: the intervals overlap" in noise.get_xlabel()
+    for axes in (clear, noise):
+        (segments,) = [bars.get_segments() for bars in axes.collections]
+        widths = [bar.get_width() for bar in axes.patches]
+        assert all(low <= width <= high for ((low, _), (high, _)), width in zip(segments, widths, strict=True))
+        assert any(high > low for (low, _), (high, _) in segments)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

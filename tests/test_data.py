@@ -5,16 +5,18 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import Tensor
 
 from iolaus import cache, data
+from iolaus.current import set_current_trial
 from iolaus.errors import InputError
 from iolaus.sources import Arrays
 
@@ -518,3 +520,55 @@ def test_a_root_that_is_a_file_is_an_error_that_names_the_key(tmp_path: Path) ->
 def test_a_digit_box_that_does_not_fit_the_image_is_an_error(tmp_path: Path, digit_box: int) -> None:
     with pytest.raises(InputError, match=r"data\.digit_box must be"):
         small(tmp_path, digit_box=digit_box)
+
+
+@pytest.fixture
+def trial() -> Iterator[Callable[..., None]]:
+    """Let the process be at work on a trial."""
+    study = optuna.create_study()
+    yield lambda **how: set_current_trial(study.ask(), **how)
+    set_current_trial(None)
+
+
+def test_in_a_trial_no_data_set_gives_test_images_whoever_asks(tmp_path: Path, trial: Callable[..., None]) -> None:
+    opened = small(tmp_path)
+    assert len(opened.test.labels) == 17
+    trial()
+    for loaded in (opened, small(tmp_path)):  # one that was there before, and one that a user's model may load itself
+        with pytest.raises(InputError, match=r"^the test set is locked: the trials of a search are compared on val"):
+            _ = loaded.test
+        with pytest.raises(InputError, match="locked"):
+            loaded.loader("test")
+    with pytest.raises(InputError, match="locked"):
+        cache.locate("small", Counted(), tmp_path, train=False)
+    with pytest.raises(InputError, match="locked"):
+        _ = small(tmp_path).num_test
+
+
+def test_in_the_last_runs_of_a_winner_test_is_open(tmp_path: Path, trial: Callable[..., None]) -> None:
+    trial(final=True)
+    assert len(small(tmp_path).test.labels) == 17
+
+
+def test_a_look_at_test_is_told_once_and_before_it_is_given(tmp_path: Path) -> None:
+    loaded, told = small(tmp_path), []
+    loaded.on_test_read = told.append
+    loaded.loader("test")
+    _ = loaded.test
+    assert told == [17]
+
+    def refuse(count: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    fresh = small(tmp_path)
+    fresh.on_test_read = refuse
+    with pytest.raises(OSError, match="no space"):
+        _ = fresh.test
+
+
+def test_joined_with_val_train_has_every_image_once(tmp_path: Path) -> None:
+    loaded = small(tmp_path)
+    loaded.join_val()
+    assert sorted(numbers(loaded.train.images)) == list(range(COUNT))
+    assert len(loaded.train.labels) == COUNT
+    assert len(loaded.val.labels) == 20

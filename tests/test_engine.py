@@ -270,3 +270,26 @@ def test_the_engine_knows_nothing_of_hydra_optuna_and_mlflow() -> None:
     code = "import sys, iolaus.engine; print(sorted({'hydra', 'omegaconf', 'optuna', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_val_the_last_epoch_is_kept(digits: Data) -> None:
+    model, optimizer = learner(digits)
+    state = engine.fit(model, digits.loader("train"), None, optimizer, epochs=3, patience=1)
+    assert state.best_epoch == state.epoch == 3
+    assert {"train/loss", "train/accuracy"} <= state.best.keys()
+    assert not any(name.startswith("val/") for name in state.best)
+    assert all(torch.equal(state.weights[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_val_changes_nothing_in_how_a_network_is_trained(digits: Data) -> None:
+    with_val = fit(digits, *learner(digits))
+    model, optimizer = learner(digits)
+    without = engine.fit(model, digits.loader("train"), None, optimizer, epochs=3)
+    assert all(torch.equal(with_val.weights[name], without.weights[name]) for name in without.weights)
+
+
+def test_a_scheduler_that_waits_for_a_plateau_looks_at_train_where_there_is_no_val(digits: Data) -> None:
+    model, optimizer = learner(digits)
+    plateau = functools.partial(ReduceLROnPlateau, patience=0, threshold=1e9)  # nothing is ever better
+    state = engine.fit(model, digits.loader("train"), None, optimizer, epochs=3, scheduler=plateau)
+    assert state.history[-1]["lr"] < state.history[0]["lr"]

@@ -331,6 +331,60 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
     assert (done.output / "optimization_results.yaml").exists()
 
 
+PEEK = """
+from iolaus import data, models, sources
+
+class Model(models.MLP):
+    def __init__(self, *arguments, root, **keywords):
+        super().__init__(*arguments, **keywords)
+        data.load("digits", sources.Digits(), root, val_size=300).test
+
+def load(*arguments, **keywords):
+    loaded = data.load(*arguments, **keywords)
+    loaded.loader("test")
+    return loaded
+"""
+
+
+@pytest.mark.parametrize("own", ["model._target_=peek.Model", "data._target_=peek.load"])
+def test_in_a_trial_neither_a_model_nor_a_data_set_of_the_users_own_gets_at_test_images(
+    program: Program, tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    (tmp_path / "peek.py").write_text(PEEK)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = [own, *([f"+model.root={digits_root}"] if own.startswith("model") else [])]
+    alone = program(*given)
+    assert alone.code == 0, alone.err
+    done = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.params=null",
+                   "hydra.sweeper.when=null", "hydra.sweeper.enqueue=[]", *given)  # fmt: skip
+    assert done.code == 1
+    assert "the test set is locked: the trials of a search are compared on val" in done.err + done.out
+
+
+def test_train_on_val_is_for_runs_after_a_search(program: Program) -> None:
+    done = program("train_on_val=true")
+    assert done.code == 0, done.err
+    assert "val accuracy" not in done.out
+    assert "test accuracy" in done.out
+    assert set(json.loads((done.output / "metrics.json").read_text())["history"][0]) == {
+        "train/loss", "train/accuracy", "lr", "epoch_s",
+    }  # fmt: skip
+    refused = program("train_on_val=true", "early_stopping.patience=1")
+    assert "train_on_val leaves no val to stop early by" in refused.message
+    searched = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "train_on_val=true")
+    assert searched.code == 1
+    assert "train_on_val leaves a search nothing to compare by" in searched.err + searched.out
+
+
+def test_each_run_that_looks_at_test_is_recorded_and_no_trial_is(program: Program, tmp_path: Path) -> None:
+    program()
+    program("-m", "seed=1,2")
+    program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1")
+    lines = [json.loads(line) for line in (tmp_path / "test_looks.jsonl").read_text().splitlines()]
+    assert [Path(line["run"]).name for line in lines] == ["run1", "0", "1"]
+    assert {line["images"] for line in lines} == {360}
+
+
 def test_an_objective_that_has_no_value_in_each_epoch_is_not_pruned_by_another(program: Program) -> None:
     done = program(
         "-m", "hydra/sweeper=iolaus", "hydra/sweeper/pruner=median", "objective=params", "epochs=2",

@@ -56,9 +56,9 @@ def variants(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
             if key == "hidden_sizes" or len(sizes) > 1:  # a CNN has at least one block
                 left = [*sizes[:i], *sizes[i + 1 :]]
                 found[f"without model.{key}[{i}]"] = [f"model.{key}={as_element(left)}"]
-    for key, off in (("dropout", 0.0), ("batch_norm", False)):
+    for key, off in (("dropout", "0.0"), ("batch_norm", "false")):
         if model.get(key):
-            found[f"without {key}"] = [f"model.{key}={as_element(off)}"]
+            found[f"without {key}"] = [f"model.{key}={off}"]
     if not found:
         raise InputError(
             "this experiment's model has nothing to remove (no layers, channels, hidden_sizes, dropout): list what "
@@ -122,7 +122,7 @@ def _training(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dic
         found["without label smoothing"] = ["loss.label_smoothing=0.0"]
     if config.data.get("normalize") is not None:
         found[f"{'without' if config.data.normalize else 'with'} normalisation"] = [
-            f"data.normalize={as_element(not config.data.normalize).lower()}"
+            f"data.normalize={'false' if config.data.normalize else 'true'}"
         ]
     return found
 

@@ -64,12 +64,13 @@ class Kept:
         return f"{self.study.study_name}: {', '.join(parts)}"
 
 
-def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
+def find(root: Path, storage: str | None = None, parts: bool = False) -> Iterator[Kept]:
     """Give each study, the one with the newest journal last.
 
     Args:
         root: The folder of sweeps, in which each study has one with its journal.
         storage: Where the studies are kept instead.
+        parts: Whether also those of what followed a search, whose journals lie in its folder.
 
     Raises:
         InputError: if a storage cannot be read.
@@ -77,7 +78,9 @@ def find(root: Path, storage: str | None = None) -> Iterator[Kept]:
     path = (storage or "").removeprefix("sqlite:///")
     if storage is not None and "://" not in path and not Path(path).exists():
         raise InputError(f"there is no storage {storage}")
-    journals = sorted(root.glob("*/journal.log"), key=lambda path: path.stat().st_mtime)
+    places = ["*", *(f"*/{part}" for part in PARTS if parts)]
+    found = [path for place in places for path in root.glob(f"{place}/journal.log")]
+    journals = sorted(found, key=lambda path: path.stat().st_mtime)
     for source in [storage] if storage is not None else map(str, journals):
         opened = open_storage(source)
         for name in optuna.get_all_study_names(opened):
@@ -96,7 +99,7 @@ def find_one(name: str, root: Path, storage: str | None = None) -> Kept:
         InputError: if there is none, naming those that there are.
     """
     names = []
-    for kept in find(root, storage):
+    for kept in find(root, storage, parts=True):
         if kept.study.study_name == name:
             return kept
         names.append(kept.study.study_name)
@@ -113,7 +116,9 @@ def delete(kept: Kept) -> None:
     _require_idle(kept)
     folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
     storage = kept.study._storage
-    optuna.delete_study(study_name=kept.study.study_name, storage=storage)
+    name = kept.study.study_name
+    for known in {name, *(f"{name}-{part}" for part in PARTS)} & set(optuna.get_all_study_names(storage)):
+        optuna.delete_study(study_name=known, storage=storage)
     for folder in folders:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

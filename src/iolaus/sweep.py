@@ -95,14 +95,16 @@ class Sweep:
         typed = any(override.startswith(ENQUEUE) for override in self.config.hydra.overrides.hydra)
         named = () if typed else command.named  # who types both is told of a mistake
         first = known_settings(self.settings["enqueue"], plan.space, command.default_of, plan.fixed, named)
+        final = finals.read(self.settings["finals"], planner.directions, plan.goals.n_trials, self.config)
         if self.settings["dry_run"]:
             workers = self.launch.workers(plan.goals.n_trials, self.config)
             for line in dry_run(
                 plan, planner.branches, self.hydra_context, self.config, workers, self.settings["timeout_s"]
             ):
                 say(line)
+            if final is not None:
+                say(f"then the best {final.k} settings with {final.r} new seeds each, and the winner with these seeds")
             return
-        final = finals.read(self.settings["finals"], planner.directions, plan.goals.n_trials, self.config)
         Path(plan.folder).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(plan.folder) / "claim.lock"):  # of two commands at once, one makes the study
             study = open_study(

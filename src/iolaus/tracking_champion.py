@@ -81,12 +81,13 @@ def newest(tracking_uri: str, data: str | None = None) -> str | None:
     """
     set_environment()
     import mlflow
+    import sqlalchemy.exc
 
     mlflow.set_tracking_uri(tracking_uri)
-    client = mlflow.MlflowClient()
     try:
+        client = mlflow.MlflowClient()
         names = [model.name for model in client.search_registered_models() if model.name.startswith(PREFIX)]
-    except mlflow.exceptions.MlflowException as error:
+    except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
         raise InputError(f"MLflow's models cannot be listed ({first_line(error)}): name one with --model") from error
     found = [_champion(client, mlflow, name) for name in names if data in (None, name.removeprefix(PREFIX))]
     champions = sorted((version for version in found if version is not None), key=lambda it: int(it.creation_timestamp))

@@ -1,0 +1,169 @@
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import ROOT, Program
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from iolaus import ablation, config
+from iolaus.errors import InputError
+from iolaus.journal import open_storage
+from iolaus.overrides import replaced
+
+
+class Options:
+    """What `iolaus.ablation.variants` asks of Hydra's loader."""
+
+    def get_group_options(self, group: str) -> list[str]:
+        return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def variants_of(*overrides: str) -> dict[str, list[str]]:
+    config.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf")):
+
+        def composed(overrides: Any) -> DictConfig:
+            return compose("config", list(overrides), return_hydra_config=True)
+
+        found = ablation.variants(composed(overrides), composed, Options())  # type: ignore[arg-type]
+        for changed in found.values():  # each exists
+            composed(replaced(overrides, changed))
+    return found
+
+
+def test_each_named_layer_is_removed_and_each_kind_swapped() -> None:
+    found = variants_of("experiment=udacity")
+    layers = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "fc1", "relu3", "dropout1", "fc2", "relu4",
+              "dropout2", "fc3", "relu5"]  # fmt: skip
+    assert [found[f"without {name}"] for name in layers] == [[f"model.layers.{name}=null"] for name in layers]
+    assert found["without dropout"] == ["model.layers.dropout1=null", "model.layers.dropout2=null"]
+    assert found["AvgPool2d for MaxPool2d"] == [f"model.layers.pool{i}._target_=torch.nn.AvgPool2d" for i in (1, 2)]
+    assert len(found["GELU for ReLU"]) == 5
+
+
+def test_training_is_varied_too() -> None:
+    found = variants_of("experiment=udacity")
+    assert found["augment affine"] == ["augment=affine"]
+    assert found["scheduler one_cycle"] == ["scheduler=one_cycle"]
+    assert "scheduler constant" not in found
+    assert found["lr 0.003"] == ["optimizer.lr=0.003"]
+    assert found["5 epochs"] == ["epochs=5"]
+    assert found["20 epochs"] == ["epochs=20"]
+    assert found["with normalisation"] == ["data.normalize=true"]
+    assert found["optimizer adamw, lr 0.001"] == ["optimizer=adamw", "optimizer.lr=0.001"]
+    assert found["optimizer sgd, lr 0.02"] == ["optimizer=sgd", "optimizer.lr=0.02"]  # a fifth of its usual rate, too
+
+
+def test_what_a_run_has_is_removed_and_what_it_has_not_is_not() -> None:
+    found = variants_of("model=cnn_dropout", "augment=affine", "loss.label_smoothing=0.1")
+    assert found["without dropout"] == ["model.dropout=0.0"]
+    assert found["without batch_norm"] == ["model.batch_norm=false"]
+    assert found["without model.channels[1]"] == ["model.channels=[16,64]"]
+    assert found["without model.hidden_sizes[0]"] == ["model.hidden_sizes=[]"]
+    assert found["kernel_size 5"] == ["model.kernel_size=5"]
+    assert found["without augmentation"] == ["augment=none"]
+    assert found["without label smoothing"] == ["loss.label_smoothing=0.0"]
+    plain = variants_of("model=mlp", "epochs=1")
+    assert "without dropout" not in plain
+    assert "without label smoothing" not in plain
+    assert [name for name in plain if name.endswith("epochs")] == ["2 epochs"]
+
+
+def test_a_model_with_nothing_to_remove_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="this experiment's model has nothing to remove"):
+        variants_of("model=mlp", "model.hidden_sizes=[]")
+
+
+COMMAND = ["-m", "hparams_search=ablation", "hydra.sweeper.n_jobs=1", "hydra.sweeper.seeds=2", "epochs=1"]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only some of the variants: all of them take a minute."""
+    whole = ablation.variants
+
+    def variants(*arguments: Any) -> dict[str, list[str]]:
+        found = whole(*arguments)
+        return {name: found[name] for name in ("without model.hidden_sizes[0]", "optimizer sgd, lr 0.1", "2 epochs")}
+
+    monkeypatch.setattr(ablation, "variants", variants)
+
+
+@pytest.mark.usefixtures("few")
+def test_an_ablation_says_what_each_component_is_worth_paired_by_seed(program: Program, tmp_path: Path) -> None:
+    done = program(*COMMAND, "hydra.sweeper.study_name=a", f"hydra.sweep.dir={tmp_path}/a")
+    assert done.code == 0, done.err
+    study = optuna.load_study(study_name="a", storage=open_storage(f"{tmp_path}/a/journal.log"))
+    assert sorted((t.params["setting"], t.params["seed"]) for t in study.trials) == [
+        (setting, seed) for setting in range(4) for seed in (0, 1)
+    ]
+    found = study.user_attrs[ablation.FOUND]
+    values = {(t.params["setting"], t.params["seed"]): t.value for t in study.trials}
+    sgd = next(row for row in found["rows"] if row["name"].startswith("optimizer sgd"))
+    assert sgd["difference"] == pytest.approx(sum(values[2, seed] - values[0, seed] for seed in (0, 1)) / 2)
+    assert sgd["params_ratio"] == 1
+    less = next(row for row in found["rows"] if row["name"].startswith("without"))
+    assert less["params_ratio"] < 1
+    differences = [row["difference"] for row in found["rows"]]
+    assert differences == sorted(differences)
+    for name in ("as it is", "2 epochs", "without model.hidden_sizes[0]"):
+        assert any(line.startswith(name) for line in done.out.splitlines())
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "What each component is worth" in page
+    assert (tmp_path / "a" / "report" / "effects.png").exists()
+    assert not (tmp_path / "test_looks.jsonl").exists()
+
+    again = program(*COMMAND, "hydra.sweeper.study_name=a", f"hydra.sweep.dir={tmp_path}/a")
+    assert "8 of 8 trials finished; 0 workers" in again.out
+
+
+@pytest.mark.usefixtures("few")
+def test_a_dry_run_lists_the_settings_and_leaves_nothing(program: Program, tmp_path: Path) -> None:
+    done = program(*COMMAND, "hydra.sweeper.dry_run=true", f"hydra.sweep.dir={tmp_path}/a")
+    assert done.code == 0
+    assert "  2 epochs: " in done.out
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=interval(0.001,0.01)"], "compares settings as they are: optimizer.lr cannot be a range"),
+        (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds must be at least 2"),
+        (["hydra.sweeper.variants=iolaus.no_such.function"], "hydra.sweeper.variants cannot be used: "),
+        (["model=mlp", "model.hidden_sizes=[]"], "this experiment's model has nothing to remove"),
+    ],
+)
+def test_an_ablation_that_cannot_be_is_one_line(program: Program, overrides: list[str], message: str) -> None:
+    done = program("-m", "hparams_search=ablation", *overrides)
+    assert done.code == 1
+    assert message in done.message
+
+
+def row(name: str, values: list[float], failed: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "values": values, "seeds": list(range(len(values))), "failed": failed}
+    return found | {"mean": 0.9, "interval": 0.01, "n": len(values), "params": 10.0, "fit_s": 1.0}
+
+
+def test_the_table_marks_what_cannot_be_told_from_zero_and_what_failed() -> None:
+    told = {
+        "difference": -0.05,
+        "difference_interval": 0.01,
+        "told_apart": True,
+        "params_ratio": 0.5,
+        "fit_s_ratio": 2.0,
+    }
+    unclear = {**told, "difference": 0.001, "told_apart": False}
+    rows = [row("a", [1, 2]) | told, row("b", [1, 2], failed=1) | unclear, row("c", [], failed=3)]
+    found = {"objective": "val/accuracy", "seeds": [0, 1], "base": row("as it is", [1, 2]), "rows": rows}
+    head, base, *cells = ablation.table(found)
+    assert base[0] == "as it is"
+    assert cells[0] == ["a", "90.00 ± 1.00 % (n = 2)", "-5.00 ± 1.00 %", "", "0.50 times", "2.00 times"]
+    assert cells[1][0] == "b (1 failed)"
+    assert cells[1][3] == "not told from zero"
+    assert cells[2][:2] == ["c", "failed"]
+    assert len(head) == len(cells[0])

@@ -1,0 +1,296 @@
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import Program
+from omegaconf import OmegaConf
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.study import Study
+from optuna.trial import TrialState, create_trial
+from sweeps import App, children, kill, wait_until
+
+from iolaus import finals, looks, studies
+from iolaus.errors import InputError
+from iolaus.journal import open_storage
+from iolaus.listed import listed, ran
+from iolaus.plan import Plan
+from iolaus.search import ENDED, Goals, Search
+from iolaus.space import Space
+
+NOISY = """
+import hydra, iolaus
+from hydra.core.config_store import ConfigStore
+
+@hydra.main(config_path=None, config_name="config")
+def main(cfg):
+    with open("ran", "a") as file:
+        file.write(f"{cfg.x} {cfg.seed}\\n")
+    import time; time.sleep(cfg.seconds)
+    return (cfg.x - 2) ** 2 + 0.01 * (cfg.seed * 7919 % 10)
+
+if __name__ == "__main__":
+    ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05, "seed": 0})
+    main()
+"""
+FINALS = ["hydra/sweeper/finals=seeds", "hydra.sweeper.finals.k=2", "hydra.sweeper.finals.r=3"]
+
+
+def searched(values: Mapping[float, float], **attrs: Any) -> Study:
+    """A study that maximizes, with a complete trial for each x."""
+    study = optuna.create_study(direction="maximize")
+    for x, value in values.items():
+        add(study, x, value, **attrs)
+    return study
+
+
+def add(study: Study, x: float, value: float, seed: int | None = None) -> None:
+    params: dict[str, Any] = {"x": float(x)} if seed is None else {"x": float(x), "seed": seed}
+    domains = {"x": FloatDistribution(0, 10), "seed": IntDistribution(0, 100)}
+    study.add_trial(create_trial(value=value, params=params, distributions={name: domains[name] for name in params}))
+
+
+def overrides(trial: optuna.trial.FrozenTrial) -> list[str]:
+    return [f"{name}={value}" for name, value in trial.params.items()]
+
+
+def compared(tmp_path: Path, runs: Mapping[float, Mapping[int, tuple[float, float, float]]]) -> dict[str, Any]:
+    """What the finals come to where these settings had (value, params, fit_s) by seed."""
+    study = searched({x: max(value for value, _, _ in by_seed.values()) + 0.001 for x, by_seed in runs.items()})
+    chosen = finals.select(study, len(runs), overrides)
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+    plan, again = listed(plan_in(tmp_path), "finals", list(chosen.values()), seeds, ["maximize"])
+    while any(trial.state == TrialState.WAITING for trial in again.get_trials(deepcopy=False)):
+        trial = again.ask()
+        (x, seed) = (override.split("=")[1] for override in plan.suggest(trial, OmegaConf.create(), None))
+        if int(seed) not in runs[float(x)]:
+            again.tell(trial, state=TrialState.FAIL)
+            continue
+        value, params, fit_s = runs[float(x)][int(seed)]
+        trial.set_user_attr("results", {"params": params, "fit_s": fit_s})
+        again.tell(trial, value)
+    return finals.compared(study, chosen, seeds, plan, again)
+
+
+def plan_in(folder: Path) -> Plan:
+    return Plan(
+        storage=str(folder / "journal.log"), study_name="study", folder=str(folder), goals=Goals(1), space=Space(),
+        fixed={}, deletions=(), custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler"},
+        pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0,
+    )  # fmt: skip
+
+
+def test_the_best_settings_are_chosen_and_a_seed_makes_no_other_setting() -> None:
+    study = optuna.create_study(direction="maximize")
+    for x, value, seed in ((1, 0.9, 0), (2, 0.95, 0), (1, 0.99, 1), (3, 0.8, 0)):
+        add(study, x, value, seed)
+    assert finals.select(study, 2, overrides) == {2: ["x=1.0"], 1: ["x=2.0"]}
+
+
+def test_a_trial_that_breaks_a_constraint_is_no_finalist() -> None:
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.set_constraint("params", 1.0)
+    study.tell(trial, 1.0)
+    add(study, 2, 0.5)
+    assert list(finals.select(study, 1, overrides)) == [1]
+
+
+def test_fewer_settings_than_finalists_are_a_mistake() -> None:
+    with pytest.raises(InputError, match=r"finals\.k=3, but only 2 settings of .* came to a value: .*finals\.k=2"):
+        finals.select(searched({1: 0.5, 2: 0.6}), 3, overrides)
+
+
+def test_the_seeds_are_new_and_the_same_each_time() -> None:
+    study = optuna.create_study(direction="maximize")
+    add(study, 1, 0.5, 17)
+    config = OmegaConf.create({"seed": 3})
+    assert finals.seeds_of(study, 3, config, repeats=1) == [18, 19, 20]
+    assert finals.seeds_of(searched({1: 0.5}), 2, config, repeats=4) == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": -1, "r": 5}, "finals.k must be at least 1, or 0 for none, but got -1"),
+        ({"k": 3, "r": 1}, "finals.r must be at least 2"),
+        ({"k": 30, "r": 5}, "finals.k must be at most hydra.sweeper.n_trials=20"),
+        ({"k": 3}, "finals must be such as {k: 3, r: 5}"),
+    ],
+)
+def test_finals_that_cannot_be_are_refused_before_the_search(given: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        finals.read(given, ["maximize"], 20, OmegaConf.create({"seed": 0}))
+
+
+def test_finals_need_one_objective_and_a_seed() -> None:
+    with pytest.raises(InputError, match="needs one objective, but there are 2"):
+        finals.read({"k": 1, "r": 2}, ["maximize", "minimize"], 20, OmegaConf.create({"seed": 0}))
+    with pytest.raises(InputError, match="needs seed to be a whole number"):
+        finals.read({"k": 1, "r": 2}, ["maximize"], 20, OmegaConf.create({}))
+    assert finals.read({"k": 0, "r": 0}, ["maximize"], 20, OmegaConf.create({})) is None
+
+
+def test_of_those_not_told_apart_the_smallest_wins_and_of_equals_the_fastest(tmp_path: Path) -> None:
+    noise = [0.0, 0.004, -0.003, 0.002, -0.002]
+    large = {seed: (0.990 + noise[seed], 90.0, 1.0) for seed in range(5)}
+    small = {seed: (0.989 + noise[-seed], 10.0, 2.0) for seed in range(5)}
+    fast = {seed: (0.9885 + noise[seed - 2], 10.0, 1.0) for seed in range(5)}
+    worse = {seed: (0.900 + noise[seed], 1.0, 0.1) for seed in range(5)}
+    found = compared(tmp_path, {1.0: large, 2.0: small, 3.0: fast, 4.0: worse})
+    rows = {row["trial"]: row for row in found["finalists"]}
+    assert found["best"] == 0
+    assert found["winner"] == 2
+    assert [rows[number].get("told_apart") for number in range(4)] == [None, False, False, True]
+    first = found["finalists"][0]
+    assert found["optimism"] == pytest.approx(first["best"] - first["mean"])
+
+
+def test_a_finalist_that_failed_with_a_seed_cannot_win(tmp_path: Path) -> None:
+    found = compared(
+        tmp_path,
+        {1.0: {0: (0.99, 1.0, 1.0)}, 2.0: {seed: (0.9 + seed / 1000, 1.0, 1.0) for seed in range(3)}},
+    )
+    assert found["winner"] == 1
+    assert found["finalists"][0]["failed"] == 2
+    assert any("2 failed" in line for line in finals.lines(found))
+
+
+def test_where_all_have_failed_nobody_wins(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of the finalists came to a value with each of its seeds"):
+        compared(tmp_path, {1.0: {0: (0.99, 1.0, 1.0)}, 2.0: {1: (0.99, 1.0, 1.0)}})
+
+
+def test_a_search_that_its_time_has_ended_may_be_followed_until_more_trials_are_asked_for(tmp_path: Path) -> None:
+    study = searched({1: 0.5, 2: 0.6})
+    assert not finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
+    study.set_user_attr(ENDED, {"by": "timeout", "counted": 2, "n_trials": 5})
+    assert finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
+    assert not finals.may_follow(Search(study, Goals(9), 0, tmp_path), study)
+    add(study, 3, 0.7)
+    assert not finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
+
+
+def test_each_setting_is_queued_once_with_each_seed_also_when_the_list_grows(tmp_path: Path) -> None:
+    plan, study = listed(plan_in(tmp_path), "finals", [["x=1"], ["x=2", "seed=7"]], [1, 2], ["minimize"])
+    assert plan.goals.n_trials == 4
+    listed(plan_in(tmp_path), "finals", [["x=1"], ["x=2"]], [1, 2], ["minimize"])
+    plan, study = listed(plan_in(tmp_path), "finals", [["x=3"], ["x=1"]], [1, 2, 3], ["minimize"])
+    assert plan.goals.n_trials == len(study.trials) == 4 + 3 + 1
+    assert plan.settings == [["x=1"], ["x=2"], ["x=3"]]
+    trial = study.ask()
+    assert plan.suggest(trial, OmegaConf.create(), None) == ["x=1", "seed=1"]
+    study.tell(trial, 0.5)
+    assert {seed: trial.value for seed, trial in ran(plan, study, ["x=1", "seed=9"], [1, 2]).items()} == {1: 0.5}
+
+
+def pairs(app: App) -> list[tuple[int, int]]:
+    study = optuna.load_study(study_name="study-finals", storage=open_storage(f"{app.study_folder}/finals/journal.log"))
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    return sorted((trial.params["setting"], trial.params["seed"]) for trial in complete)
+
+
+def test_finals_follow_a_search_of_any_app_and_the_same_command_only_says_so_again(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=6", *FINALS, source=NOISY)
+    out = app.run()
+    assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
+    assert "finals: 2 settings with 3 new seeds each" in out
+    assert "winner: trial" in out
+    assert "the search" in out
+    again = app.run()
+    assert "study-finals: 6 of 6 trials finished; 0 workers" in again
+    assert len(app.trials()) == 6
+    assert not (app.study_folder / "test").exists()  # the app has not said how a winner is trained
+
+
+def test_a_dry_run_says_what_would_follow(tmp_path: Path) -> None:
+    out = App(tmp_path, "hydra.sweeper.n_trials=6", *FINALS, "hydra.sweeper.dry_run=true", source=NOISY).run()
+    assert "then the best 2 settings with 3 new seeds each, and the winner with these seeds" in out
+
+
+def test_a_search_with_fewer_complete_settings_than_finalists_ends_with_a_line_and_keeps_what_it_has(
+    tmp_path: Path,
+) -> None:
+    grid = ["hydra/sweeper/sampler=grid", "x=choice(1.0,2.0,3.0)", "hydra.sweeper.n_trials=3"]
+    app = App(tmp_path, *grid, *FINALS, source=NOISY.replace("import time;", "1 / (cfg.x == 2); import time;"))
+    out = app.run(code=1).splitlines()[-1]
+    assert "error: hydra.sweeper.finals.k=2, but only 1 settings of study came to a value" in out
+    assert len(app.trials()) == 3
+    assert "winner: trial" in app.run("hydra.sweeper.finals.k=1")
+
+
+def test_what_followed_a_search_is_found_by_its_name_and_goes_with_it(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", *FINALS, source=NOISY)
+    app.run()
+    assert [kept.study.study_name for kept in studies.find(tmp_path)] == ["study"]
+    assert studies.find_one("study-finals", tmp_path).study.trials
+    studies.delete(studies.find_one("study", tmp_path))
+    assert not app.study_folder.exists()
+
+
+def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "seconds=0.4", *FINALS, source=NOISY)
+    journal = app.study_folder / "finals" / "journal.log"
+    with app.start() as process:
+        wait_until(lambda: '"state":1' in (journal.read_text() if journal.exists() else ""))  # one is complete
+        kill([process.pid, *children(process.pid)])
+        process.communicate(timeout=60)
+    before = len(pairs(app))
+    assert before < 6
+    with app.start() as process:
+        wait_until(lambda: len(children(process.pid)) == 2 and len(pairs(app)) > before)
+        kill(children(process.pid)[:1])
+        assert process.wait(timeout=60) == 0
+    assert "lost" in journal.read_text()
+    assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
+    assert len([trial for trial in app.trials() if trial.state == TrialState.COMPLETE]) == 4
+
+
+def test_ctrl_c_in_the_finals_ends_the_command_and_the_same_one_goes_on(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "seconds=0.3", *FINALS, source=NOISY)
+    with app.start() as process:
+        wait_until(lambda: list((app.study_folder / "finals").glob("1/.hydra")))
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "of study-finals finished; the same command goes on" in out
+    app.run()
+    assert len(pairs(app)) == 6
+
+
+def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_test_looked_at(
+    program: Program, tmp_path: Path
+) -> None:
+    def command(*more: str) -> str:
+        done = program(
+            "-m", "hydra/sweeper=iolaus", "hydra.sweeper.direction=maximize", "hydra.sweeper.study_name=s",
+            "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid",
+            "optimizer.lr=choice(0.001,0.01)", *FINALS,
+            f"hydra.sweep.dir={tmp_path}/s", *more,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        return done.out
+
+    out = command()
+    looked = list(looks.looks(tmp_path, "digits"))
+    assert [Path(look["run"]).parent.name for look in looked] == ["test"] * 3
+    for number in range(3):
+        metrics = json.loads((tmp_path / "s" / "test" / str(number) / "metrics.json").read_text())
+        assert metrics["test/accuracy"] > 0.5
+        assert "val/accuracy" not in metrics
+        config = OmegaConf.load(tmp_path / "s" / "test" / str(number) / "config.yaml")
+        assert config.train_on_val
+        assert config.epochs in (1, 2)
+    assert not list((tmp_path / "s").glob("[0-9]/confusion.png"))
+    assert not list((tmp_path / "s" / "finals").glob("*/confusion.png"))
+    assert "test accuracy of the winner, trained on train and val: " in out
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "Winner of the finals" in page
+    assert "looked at the test images of digits 3 times" in page
+    assert (tmp_path / "s" / "report" / "finals.png").exists()
+    command()
+    assert len(list(looks.looks(tmp_path, "digits"))) == 3
