@@ -408,3 +408,11 @@ def test_the_logged_model_answers_over_http(cnn_run: Recorded, home: Path, digit
     expected = checkpoint.load_model(cnn_run[1] / "model.pt").pixels_to_logits()
     with torch.inference_mode():
         np.testing.assert_allclose(served, expected(pixels).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_of_a_run_that_has_ended_is_kept_in_memory(tracked: Program) -> None:
+    from mlflow.tracking._tracking_service import utils
+
+    before = len(utils._artifact_repos_cache)
+    assert tracked("model.hidden_sizes=[8]", "epochs=1").code == 0
+    assert len(utils._artifact_repos_cache) == before

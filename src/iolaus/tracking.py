@@ -112,7 +112,9 @@ class MLflow:
         if trial is not None:
             trial.set_user_attr(tracking_sweep.RUN_ID, started.id)
         import mlflow
+        from mlflow.tracking._tracking_service import utils
 
+        known = set(utils._artifact_repos_cache)
         try:
             yield started
         except BaseException as error:
@@ -132,6 +134,10 @@ class MLflow:
                     f"checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
                 ) from error
             raise
+        finally:
+            # MLflow would keep what it stores the files of up to 1024 runs and models with, 8 kB each, queues included
+            for resource in utils._artifact_repos_cache.keys() - known:
+                del utils._artifact_repos_cache[resource]
         mlflow.end_run()
 
     def begin_sweep(self, study: "Study", folder: Path) -> None:
