@@ -335,8 +335,8 @@ PEEK = """
 from iolaus import data, models, sources
 
 class Model(models.MLP):
-    def __init__(self, *arguments, root, **keywords):
-        super().__init__(*arguments, **keywords)
+    def __init__(self, input_shape, num_classes, root, **keywords):
+        super().__init__(input_shape, num_classes, **keywords)
         data.load("digits", sources.Digits(), root, val_size=300).test
 
 def load(*arguments, **keywords):
