@@ -63,6 +63,9 @@ def main(cfg: DictConfig) -> float | list[float]:
         state, saved_settings, run_id = checkpoint.load_state(Path(cfg.resume))
         in_search |= saved_settings["in_search"]  # a trial that is gone on with sees no test image either
 
+    recorded = reproduce.recorded(cfg)
+    in_search |= recorded is not None and recorded.in_search  # nor does one that is repeated
+
     data = instantiate(cfg.data)
     if in_search:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
@@ -95,10 +98,10 @@ def main(cfg: DictConfig) -> float | list[float]:
         "resolved.precision": precision,
         "resolved.threads": threads,
         "data_digest": data.digest,
+        "in_search": in_search,
         **provenance.tags(config.project_root()),
     }
     reproduce.write(output, params, tags)
-    recorded = reproduce.recorded(cfg)
     if recorded is not None:
         log.info("%s: %s", recorded.origin, shlex.join(job.overrides.task))
         for difference in recorded.differences(params, tags):

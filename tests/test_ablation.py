@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from iolaus import ablation, config
+from iolaus import ablation, config, variants
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.overrides import replaced
@@ -86,11 +86,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only some of the variants: all of them take a minute."""
     whole = ablation.variants
 
-    def variants(*arguments: Any) -> dict[str, list[str]]:
+    def some(*arguments: Any) -> dict[str, list[str]]:
         found = whole(*arguments)
         return {name: found[name] for name in ("without model.hidden_sizes[0]", "optimizer sgd, lr 0.1", "2 epochs")}
 
-    monkeypatch.setattr(ablation, "variants", variants)
+    monkeypatch.setattr(ablation, "variants", some)
 
 
 @pytest.mark.usefixtures("few")
@@ -101,7 +101,7 @@ def test_an_ablation_says_what_each_component_is_worth_paired_by_seed(program: P
     assert sorted((t.params["setting"], t.params["seed"]) for t in study.trials) == [
         (setting, seed) for setting in range(4) for seed in (0, 1)
     ]
-    found = study.user_attrs[ablation.FOUND]
+    found = study.user_attrs[variants.FOUND]
     values = {(t.params["setting"], t.params["seed"]): t.value for t in study.trials}
     sgd = next(row for row in found["rows"] if row["name"].startswith("optimizer sgd"))
     assert sgd["difference"] == pytest.approx(sum(values[2, seed] - values[0, seed] for seed in (0, 1)) / 2)
@@ -133,6 +133,8 @@ def test_a_dry_run_lists_the_settings_and_leaves_nothing(program: Program, tmp_p
     ("overrides", "message"),
     [
         (["optimizer.lr=interval(0.001,0.01)"], "compares settings as they are: optimizer.lr cannot be a range"),
+        (["hydra.sweeper.timeout_s=60"], "hydra.sweeper.timeout_s has no place beside hydra.sweeper.variants"),
+        (["hydra/sweeper/finals=seeds"], "hydra.sweeper.finals has no place beside hydra.sweeper.variants"),
         (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds must be at least 2"),
         (["hydra.sweeper.variants=iolaus.no_such.function"], "hydra.sweeper.variants cannot be used: "),
         (["model=mlp", "model.hidden_sizes=[]"], "this experiment's model has nothing to remove"),
@@ -142,6 +144,26 @@ def test_an_ablation_that_cannot_be_is_one_line(program: Program, overrides: lis
     done = program("-m", "hparams_search=ablation", *overrides)
     assert done.code == 1
     assert message in done.message
+
+
+def dry(program: Program, *overrides: str) -> dict[str, str]:
+    """The overrides of each setting, from a dry run."""
+    done = program("-m", "hparams_search=ablation", "hydra.sweeper.dry_run=true", *overrides)
+    assert done.code == 0, done.err
+    lines = [line.strip().partition(": ") for line in done.out.splitlines() if line.startswith("  ")]
+    return {name: rest for name, _, rest in lines}
+
+
+def test_another_option_of_a_group_comes_without_the_keys_that_only_the_first_had(program: Program) -> None:
+    found = dry(program, "experiment=speedrun", "model=fast")
+    (sgd,) = [rest for name, rest in found.items() if name.startswith("optimizer sgd")]
+    assert "~optimizer.betas" in sgd.split()
+    assert "~scheduler.pct_start" in found["scheduler constant"].split()
+    given = dry(program, "model=mlp", "augment=affine", "augment.degrees=5", "optimizer.betas=[0.8,0.99]")
+    assert "augment.degrees=5" in given["as it is"]
+    assert "augment.degrees=5" not in given["without augmentation"]
+    (sgd,) = [rest for name, rest in given.items() if name.startswith("optimizer sgd")]
+    assert "optimizer.betas" not in sgd
 
 
 def row(name: str, values: list[float], failed: int = 0) -> dict[str, Any]:
@@ -160,7 +182,7 @@ def test_the_table_marks_what_cannot_be_told_from_zero_and_what_failed() -> None
     unclear = {**told, "difference": 0.001, "told_apart": False}
     rows = [row("a", [1, 2]) | told, row("b", [1, 2], failed=1) | unclear, row("c", [], failed=3)]
     found = {"objective": "val/accuracy", "seeds": [0, 1], "base": row("as it is", [1, 2]), "rows": rows}
-    head, base, *cells = ablation.table(found)
+    head, base, *cells = variants.table(found)
     assert base[0] == "as it is"
     assert cells[0] == ["a", "90.00 ± 1.00 % (n = 2)", "-5.00 ± 1.00 %", "", "0.50 times", "2.00 times"]
     assert cells[1][0] == "b (1 failed)"

@@ -34,10 +34,12 @@ def test_an_unpaired_comparison_is_welchs() -> None:
     assert (found.mean - found.interval, found.mean + found.interval) == pytest.approx((low, high))
 
 
-def test_what_is_always_the_same_is_told_apart_unless_it_is_none() -> None:
-    assert not paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).told_apart
-    assert paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).told_apart
-    assert unpaired([1.0, 1.0], [2.0, 2.0]).told_apart
+def test_where_all_differences_agree_nothing_is_known_of_the_noise() -> None:
+    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1
+    same = paired(dict.fromkeys(range(3), 0.97 + 1 / 300), dict.fromkeys(range(3), 0.97))
+    assert same.p is None
+    assert not same.told_apart
+    assert not unpaired([1.0, 1.0], [2.0, 2.0]).told_apart
 
 
 def test_of_fewer_than_two_values_nothing_is_told_apart() -> None:

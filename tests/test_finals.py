@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 from collections.abc import Mapping
@@ -16,10 +17,11 @@ from sweeps import App, children, kill, wait_until
 from iolaus import finals, looks, studies
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.listed import listed, ran
+from iolaus.listed import left, open_list, ran
 from iolaus.plan import Plan
-from iolaus.search import ENDED, Goals, Search
+from iolaus.search import ENDED, GOALS, GROWN, Goals, Search
 from iolaus.space import Space
+from iolaus.tally import END, SURPLUS
 
 NOISY = """
 import hydra, iolaus
@@ -36,6 +38,7 @@ if __name__ == "__main__":
     ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05, "seed": 0})
     main()
 """
+LIST = {"part of": "study"}
 FINALS = ["hydra/sweeper/finals=seeds", "hydra.sweeper.finals.k=2", "hydra.sweeper.finals.r=3"]
 
 
@@ -62,7 +65,7 @@ def compared(tmp_path: Path, runs: Mapping[float, Mapping[int, tuple[float, floa
     study = searched({x: max(value for value, _, _ in by_seed.values()) + 0.001 for x, by_seed in runs.items()})
     chosen = finals.select(study, len(runs), overrides)
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
-    plan, again = listed(plan_in(tmp_path), "finals", list(chosen.values()), seeds, ["maximize"])
+    plan, again = open_list(plan_in(tmp_path), "finals", listed(*chosen.values()), seeds, ["maximize"], LIST)
     while any(trial.state == TrialState.WAITING for trial in again.get_trials(deepcopy=False)):
         trial = again.ask()
         (x, seed) = (override.split("=")[1] for override in plan.suggest(trial, OmegaConf.create(), None))
@@ -73,6 +76,10 @@ def compared(tmp_path: Path, runs: Mapping[float, Mapping[int, tuple[float, floa
         trial.set_user_attr("results", {"params": params, "fit_s": fit_s})
         again.tell(trial, value)
     return finals.compared(study, chosen, seeds, plan, again)
+
+
+def listed(*settings: list[str]) -> dict[str, list[str]]:
+    return {" ".join(setting): setting for setting in settings}
 
 
 def plan_in(folder: Path) -> Plan:
@@ -108,16 +115,15 @@ def test_fewer_settings_than_finalists_are_a_mistake() -> None:
 def test_the_seeds_are_new_and_the_same_each_time() -> None:
     study = optuna.create_study(direction="maximize")
     add(study, 1, 0.5, 17)
-    config = OmegaConf.create({"seed": 3})
-    assert finals.seeds_of(study, 3, config, repeats=1) == [18, 19, 20]
-    assert finals.seeds_of(searched({1: 0.5}), 2, config, repeats=4) == [7, 8]
+    assert finals.seeds_of(study, 3, 3, repeats=1) == [18, 19, 20]
+    assert finals.seeds_of(searched({1: 0.5}), 2, 3, repeats=4) == [7, 8]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"k": -1, "r": 5}, "finals.k must be at least 1, or 0 for none, but got -1"),
-        ({"k": 3, "r": 1}, "finals.r must be at least 2"),
+        ({"k": 3, "r": 2}, "finals.r must be at least 3"),
         ({"k": 30, "r": 5}, "finals.k must be at most hydra.sweeper.n_trials=20"),
         ({"k": 3}, "finals must be such as {k: 3, r: 5}"),
     ],
@@ -129,9 +135,9 @@ def test_finals_that_cannot_be_are_refused_before_the_search(given: dict[str, in
 
 def test_finals_need_one_objective_and_a_seed() -> None:
     with pytest.raises(InputError, match="needs one objective, but there are 2"):
-        finals.read({"k": 1, "r": 2}, ["maximize", "minimize"], 20, OmegaConf.create({"seed": 0}))
-    with pytest.raises(InputError, match="needs seed to be a whole number"):
-        finals.read({"k": 1, "r": 2}, ["maximize"], 20, OmegaConf.create({}))
+        finals.read({"k": 1, "r": 3}, ["maximize", "minimize"], 20, OmegaConf.create({"seed": 0}))
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        finals.read({"k": 1, "r": 3}, ["maximize"], 20, OmegaConf.create({}))
     assert finals.read({"k": 0, "r": 0}, ["maximize"], 20, OmegaConf.create({})) is None
 
 
@@ -139,8 +145,8 @@ def test_of_those_not_told_apart_the_smallest_wins_and_of_equals_the_fastest(tmp
     noise = [0.0, 0.004, -0.003, 0.002, -0.002]
     large = {seed: (0.990 + noise[seed], 90.0, 1.0) for seed in range(5)}
     small = {seed: (0.989 + noise[-seed], 10.0, 2.0) for seed in range(5)}
-    fast = {seed: (0.9885 + noise[seed - 2], 10.0, 1.0) for seed in range(5)}
-    worse = {seed: (0.900 + noise[seed], 1.0, 0.1) for seed in range(5)}
+    fast = {seed: (0.9885 + noise[seed - 2], 10.0, 1.0 + seed / 100) for seed in range(5)}
+    worse = {seed: (0.900 + noise[seed - 1], 1.0, 0.1) for seed in range(5)}
     found = compared(tmp_path, {1.0: large, 2.0: small, 3.0: fast, 4.0: worse})
     rows = {row["trial"]: row for row in found["finalists"]}
     assert found["best"] == 0
@@ -148,6 +154,13 @@ def test_of_those_not_told_apart_the_smallest_wins_and_of_equals_the_fastest(tmp
     assert [rows[number].get("told_apart") for number in range(4)] == [None, False, False, True]
     first = found["finalists"][0]
     assert found["optimism"] == pytest.approx(first["best"] - first["mean"])
+
+
+def test_seconds_that_differ_by_chance_decide_nothing(tmp_path: Path) -> None:
+    noise = [0.0, 0.004, -0.003, 0.002, -0.002]
+    better = {seed: (0.990 + noise[seed], 10.0, 1.0 + 0.1 * (seed % 2)) for seed in range(5)}
+    other = {seed: (0.9895 + noise[seed - 2], 10.0, 1.0 + 0.08 * (seed % 3)) for seed in range(5)}
+    assert compared(tmp_path, {1.0: better, 2.0: other})["winner"] == 0
 
 
 def test_a_finalist_that_failed_with_a_seed_cannot_win(tmp_path: Path) -> None:
@@ -165,27 +178,76 @@ def test_where_all_have_failed_nobody_wins(tmp_path: Path) -> None:
         compared(tmp_path, {1.0: {0: (0.99, 1.0, 1.0)}, 2.0: {1: (0.99, 1.0, 1.0)}})
 
 
-def test_a_search_that_its_time_has_ended_may_be_followed_until_more_trials_are_asked_for(tmp_path: Path) -> None:
+def test_a_search_that_its_time_has_ended_may_be_followed_until_more_is_asked_for(tmp_path: Path) -> None:
+    asked = {"timeout_s": 60, "target": None, "patience": None}
     study = searched({1: 0.5, 2: 0.6})
-    assert not finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
-    study.set_user_attr(ENDED, {"by": "timeout", "counted": 2, "n_trials": 5})
-    assert finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
-    assert not finals.may_follow(Search(study, Goals(9), 0, tmp_path), study)
+
+    def may_follow(n_trials: int = 5, **more: Any) -> bool:
+        return finals.may_follow(Search(study, Goals(n_trials), 0, tmp_path), {**asked, **more})
+
+    assert not may_follow()
+    study.set_user_attr(ENDED, finals.ended(Search(study, Goals(5), 0, tmp_path), asked, "timeout"))
+    assert may_follow()
+    assert not may_follow(9)
+    assert not may_follow(timeout_s=90)
+    study.set_user_attr(GROWN, 7)
+    assert not may_follow()
+    study.set_user_attr(GROWN, 0)
+    study.enqueue_trial({"x": 1.0})
+    assert not may_follow()
     add(study, 3, 0.7)
-    assert not finals.may_follow(Search(study, Goals(5), 0, tmp_path), study)
+    assert not may_follow()
 
 
 def test_each_setting_is_queued_once_with_each_seed_also_when_the_list_grows(tmp_path: Path) -> None:
-    plan, study = listed(plan_in(tmp_path), "finals", [["x=1"], ["x=2", "seed=7"]], [1, 2], ["minimize"])
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"], ["x=2", "seed=7"]), [1, 2], ["minimize"], LIST)
     assert plan.goals.n_trials == 4
-    listed(plan_in(tmp_path), "finals", [["x=1"], ["x=2"]], [1, 2], ["minimize"])
-    plan, study = listed(plan_in(tmp_path), "finals", [["x=3"], ["x=1"]], [1, 2, 3], ["minimize"])
+    open_list(plan_in(tmp_path), "finals", listed(["x=1"], ["x=2"]), [1, 2], ["minimize"], LIST)
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=3"], ["x=1"]), [1, 2, 3], ["minimize"], LIST)
     assert plan.goals.n_trials == len(study.trials) == 4 + 3 + 1
     assert plan.settings == [["x=1"], ["x=2"], ["x=3"]]
     trial = study.ask()
     assert plan.suggest(trial, OmegaConf.create(), None) == ["x=1", "seed=1"]
     study.tell(trial, 0.5)
     assert {seed: trial.value for seed, trial in ran(plan, study, ["x=1", "seed=9"], [1, 2]).items()} == {1: 0.5}
+
+
+def test_the_order_of_overrides_makes_no_other_setting_and_a_plus_is_kept(tmp_path: Path) -> None:
+    open_list(plan_in(tmp_path), "finals", listed(["a=1", "+b=2", "+seed=0"]), [1], ["minimize"], LIST)
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["+b=2", "a=1", "+seed=0"]), [1], ["minimize"], LIST)
+    assert len(study.trials) == 1
+    assert plan.suggest(study.ask(), OmegaConf.create(), None) == ["a=1", "+b=2", "+seed=1"]
+
+
+def test_runs_of_an_earlier_study_of_this_name_are_none_of_a_lists(tmp_path: Path) -> None:
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1], ["minimize"], LIST)
+    plan.suggest(trial := study.ask(), OmegaConf.create(), None)
+    study.tell(trial, 0.5)
+    assert left(plan, study, [["x=1"]], [1]) == 0
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1], ["minimize"], {**LIST, "made": "anew"})
+    assert left(plan, study, [["x=1"]], [1]) == 1
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING]
+
+
+def test_a_list_cannot_be_grown_and_a_surplus_run_is_queued_again(tmp_path: Path) -> None:
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1, 2], ["minimize"], LIST)
+    study.set_user_attr(GOALS, dataclasses.asdict(plan.goals))
+    with pytest.raises(InputError, match="goes through a list of 2 points: it cannot grow beyond"):
+        studies.grow(studies.Kept(study, tmp_path, True), 10)
+    plan.suggest(trial := study.ask(), OmegaConf.create(), None)
+    study._storage.set_trial_system_attr(trial._trial_id, END, SURPLUS)
+    study.tell(trial, state=TrialState.FAIL)
+    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1, 2], ["minimize"], LIST)
+    assert len(study.trials) == 3
+    assert plan.goals.n_trials == 2
+
+
+def test_a_mean_that_lies_outside_the_best_ones_interval_does_not_win_by_its_size(tmp_path: Path) -> None:
+    exact = {seed: (0.990 + seed / 10_000, 90.0, 1.0) for seed in range(3)}
+    wild = {seed: (0.85 + seed * 0.06, 1.0, 1.0) for seed in range(3)}
+    found = compared(tmp_path, {1.0: exact, 2.0: wild})
+    assert not found["finalists"][1]["told_apart"]
+    assert found["winner"] == 0
 
 
 def pairs(app: App) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from iolaus import looks
+from iolaus.errors import InputError
 
 
 def test_each_look_is_a_line_and_is_counted_for_its_data_set(tmp_path: Path) -> None:
@@ -21,8 +22,10 @@ def test_a_line_that_a_crash_has_left_unfinished_is_skipped(tmp_path: Path) -> N
     with open(tmp_path / looks.FILE, "a") as file:
         file.write('{"time": "2026')
     assert len(list(looks.looks(tmp_path, "mnist"))) == 1
+    looks.record(tmp_path, "mnist", "outputs/2", 10_000)
+    assert [look["run"] for look in looks.looks(tmp_path, "mnist")] == ["outputs/1", "outputs/2"]
 
 
 def test_where_no_look_can_be_recorded_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="missing"):
+    with pytest.raises(InputError, match=r"a look at the test images cannot be recorded in .*missing"):
         looks.record(tmp_path / "missing", "mnist", "outputs/1", 10_000)

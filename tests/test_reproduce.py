@@ -60,10 +60,12 @@ def test_a_trial_is_repeated_bitwise(program: Program, tmp_path: Path, digits_ro
         "hydra.sweeper.study_name=s", f"hydra.sweep.dir={tmp_path}/multirun/s", "hydra.sweeper.report=false",
     )  # fmt: skip
     said = again(program, tmp_path, digits_root, "from_trial=s/1")
-    assert "bitwise the same as from_trial=s/1: val/accuracy" in said
+    assert "bitwise the same as from_trial=s/1: train/loss" in said
+    assert "test" not in (tmp_path / "again" / "metrics.json").read_text()  # it is still a trial
+    assert not (tmp_path / "test_looks.jsonl").exists()
     shutil.rmtree(tmp_path / "multirun" / "s" / "1")
     gone = program("from_trial=s/1", f"root={tmp_path}", defaults=False)
-    assert "the folder of this trial has no run.json" in gone.message
+    assert "/multirun/s/1) has no run.json, so what it was made of is not known" in gone.message
 
 
 def test_what_has_changed_since_is_said() -> None:
@@ -90,6 +92,7 @@ def test_a_run_without_metrics_says_that_there_is_nothing_to_compare() -> None:
         (["from_trial=nosuch/3"], "there is no study nosuch in "),
         (["from_trial=nosuch"], "from_trial must be such as mystudy/17, but got nosuch"),
         (["from_run=abc", "from_trial=s/1"], "of from_run, from_trial and resume only one can be given"),
+        (["from_run=abc", "-m"], "from_run=abc is one run: leave out -m"),
         (["from_run=abc", "resume=checkpoint.pt"], "of from_run, from_trial and resume only one can be given"),
     ],
 )
@@ -122,6 +125,26 @@ def test_code_that_a_run_names_is_called_only_if_it_is_repeated(home: Path) -> N
         reproduce.expand(argv)
     assert "model._target_=mine.Tiny" in reproduce.expand([*argv, "model._target_=mine.Tiny"])
     assert reproduce.expand(["model=cnn"]) == ["model=cnn"]
+
+
+def test_a_recorded_run_cannot_say_where_code_lies_nor_where_things_are_kept(home: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    overrides = (
+        "model=mlp --config-dir=/tmp/evil hydra.searchpath=[/tmp/evil] root=/elsewhere tracking.experiment_name=x"
+    )
+    with mlflow.start_run(tags={"overrides": overrides, "resolved.device": "cpu"}) as run:
+        pass
+    argv = [f"from_run={run.info.run_id}", f"root={home}"]
+    assert reproduce.expand(argv) == ["model=mlp", "device=cpu", *argv]
+
+
+def test_another_option_of_a_group_beside_it_comes_without_the_recorded_keys_of_the_first(home: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    overrides = "optimizer=adam 'optimizer.betas=[0.8,0.9]' model.hidden_sizes=[8] epochs=2"
+    with mlflow.start_run(tags={"overrides": overrides, "resolved.device": "cpu"}) as run:
+        pass
+    argv = [f"from_run={run.info.run_id}", f"root={home}", "optimizer=sgd"]
+    assert reproduce.expand(argv) == ["model.hidden_sizes=[8]", "epochs=2", "device=cpu", *argv]
 
 
 def test_what_auto_had_decided_is_pinned_unless_it_is_given(home: Path) -> None:

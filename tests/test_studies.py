@@ -145,7 +145,7 @@ def test_a_search_is_asked_to_stop_and_to_grow(report: Program, root: Path) -> N
     assert done.message == "error: the new total must be above the command's own, 5, but got 5"
     study.set_user_attr(search.GOALS, {"n_trials": 5, "limit": 6})
     done = report("mine", "--root", str(root), "--grow", "7")
-    assert done.message == "error: mine goes through a grid of 6 points: it cannot grow beyond"
+    assert done.message == "error: mine goes through a list of 6 points: it cannot grow beyond"
 
 
 def test_a_search_that_is_over_is_shown_as_it_ended(report: Program, root: Path) -> None:

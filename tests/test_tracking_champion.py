@@ -1,11 +1,11 @@
 from pathlib import Path
-from typing import Any
 
 import mlflow
+import optuna
 import pytest
 from conftest import ROOT, Program
 
-from iolaus import tracking, tracking_champion
+from iolaus import tracking_champion
 from iolaus.errors import InputError
 from iolaus.predict import champion
 
@@ -25,10 +25,15 @@ def trained(program: Program, tmp_path: Path, *overrides: str) -> str:
     return str(mlflow.search_runs(search_all_experiments=True, output_format="list", max_results=1)[0].info.run_id)
 
 
-def register(run_id: str | None, values: list[float]) -> str:
-    test: dict[str, Any] = {"runs": [run_id], "values": [0.9], "mean": 0.9, "interval": None, "n": 1}
-    results = [{"val/accuracy": value} for value in values]
-    return tracking_champion.register(mlflow, {}, "study", {"winner": 3, "test": test}, results)
+def register(run_id: str | None, accuracies: list[float]) -> str:
+    study = optuna.create_study(study_name="study")
+    attrs = {} if run_id is None else {"mlflow_run_id": run_id}
+    trials = [
+        optuna.trial.create_trial(value=0.9, user_attrs={}),
+        optuna.trial.create_trial(value=0.9, user_attrs=attrs),
+    ]
+    found = {"winner": 3, "test": {"values": [0.9], "mean": 0.9, "interval": None, "n": 1}}
+    return tracking_champion.register(mlflow, study, found, accuracies, trials)
 
 
 def test_a_champion_is_replaced_only_by_one_that_is_better_beyond_the_noise(program: Program, tmp_path: Path) -> None:
@@ -52,7 +57,8 @@ def test_a_champion_is_replaced_only_by_one_that_is_better_beyond_the_noise(prog
     assert mlflow.models.get_model_info("models:/iolaus-digits@champion").signature is not None
 
     other_split = trained(program, tmp_path, "data.val_size=200")
-    assert "version 3 was compared on another split" in register(other_split, ACCURATE)
+    assert "was measured on other images than version 3, so they cannot be compared" in register(other_split, BETTER)
+    assert client.get_model_version_by_alias("iolaus-digits", "champion").run_id == better
 
     assert champion(uri) == champion(uri, "digits") == "models:/iolaus-digits@champion"
     with pytest.raises(InputError, match="no search over mnist has a champion yet"):
@@ -69,7 +75,19 @@ def test_a_winner_without_a_model_in_mlflow_is_no_champion(program: Program, tmp
     bare = mlflow.start_run().info.run_id
     mlflow.end_run()
     assert register(bare, ACCURATE) == "no champion: the winner's model is not in MLflow"
-    assert tracking.Nothing().register(None, {}, []) == ""  # type: ignore[arg-type]
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_one_without_a_champion(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = trained(program, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise mlflow.exceptions.MlflowException("try again later")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", fail)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="try again later"):
+        register(run_id, ACCURATE)
 
 
 def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

@@ -1,35 +1,18 @@
 """What each component of a training run is worth: taken out or swapped in turn, over the same seeds."""
 
-import math
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.types import HydraContext
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from optuna.study import Study
 
-from iolaus.compare import mean_of, paired
-from iolaus.current import RESULTS
-from iolaus.errors import InputError, require
-from iolaus.finals import in_words, mean_in_words
-from iolaus.listed import Listed, ran, require_seed
-from iolaus.outcome import objectives, sign_of
-from iolaus.overrides import as_element, one_line, replaced
-from iolaus.plan import Plan
+from iolaus.errors import InputError
+from iolaus.overrides import as_element
+from iolaus.variants import Compose
 
-FOUND = "iolaus:comparison"
-"""A user attribute of a study: what its settings came to, as `compared` gives it."""
-AS_IT_IS = "as it is"
 ACTIVATIONS = ("ReLU", "GELU", "Tanh")
 """Classes of torch.nn, each of which may stand for another."""
 POOLINGS = {"MaxPool2d": "AvgPool2d", "AvgPool2d": "MaxPool2d"}
-
-Compose = Callable[[Sequence[str]], DictConfig]
-"""Gives the configuration with these overrides in place of those of the command."""
 
 
 def variants(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
@@ -96,7 +79,7 @@ def _swapped_layers(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[s
 
 
 def _training(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
-    """What is not the model's: each other option of a group, and twice and half of a number."""
+    """What is not the model's: each other option of a group, a third and thrice the rate, half and twice the epochs."""
     found: dict[str, list[str]] = {}
     augmented = config.augment._target_ != compose(["augment=none"]).augment._target_
     for option in loader.get_group_options("augment"):
@@ -120,141 +103,8 @@ def _training(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dic
             found[f"{epochs} epochs"] = [f"epochs={epochs}"]
     if config.loss.label_smoothing > 0:
         found["without label smoothing"] = ["loss.label_smoothing=0.0"]
-    if config.data.get("normalize") is not None:
+    if "normalize" in config.data:
         found[f"{'without' if config.data.normalize else 'with'} normalisation"] = [
             f"data.normalize={'false' if config.data.normalize else 'true'}"
         ]
     return found
-
-
-def listed_by(target: str, plan: Plan, context: HydraContext, master: DictConfig) -> dict[str, list[str]]:
-    """The overrides of each setting that a function lists, the first of which is the command's own.
-
-    Args:
-        target: The function, with the arguments of `variants`.
-        plan: Of the command.
-        context: Hydra's.
-        master: The configuration of the sweep.
-
-    Raises:
-        InputError: if there is nothing to compare, or a setting cannot be composed.
-    """
-    if plan.space:
-        searched = ", ".join(parameter.key for parameter in plan.space.parameters)
-        raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
-    loader, given = context.config_loader, plan.overrides({})
-
-    search = [override for override in given if override.startswith("hparams_search=")]  # of the sweep, not of a run
-
-    def compose(overrides: Sequence[str]) -> DictConfig:
-        return loader.load_sweep_config(master, replaced(search, overrides))
-
-    whitelist = (target,) if context.execution_whitelist is None else context.execution_whitelist
-    try:
-        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=whitelist)
-        found = function(compose(given), compose, loader)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a function of the user's may raise
-        raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
-    if not found:
-        raise InputError("hydra.sweeper.variants has listed nothing: this experiment has nothing to remove or swap")
-    everything = {AS_IT_IS: given, **{name: replaced(given, overrides) for name, overrides in found.items()}}
-    for name, overrides in everything.items():
-        try:
-            compose(overrides)
-        except Exception as error:  # Hydra's, of any kind
-            raise InputError(f"{name} ({' '.join(overrides)}) cannot be composed: {one_line(error)}") from error
-    return everything
-
-
-def seeds(r: int, config: DictConfig) -> list[int]:
-    """So many seeds, from that of the configuration on.
-
-    Raises:
-        InputError: if these are too few, or it has none.
-    """
-    require(type(r) is int and r >= 2, "hydra.sweeper.seeds", "at least 2, or nothing says how sure a mean is", r)
-    first = require_seed(config)
-    return list(range(first, first + r))
-
-
-def compared(plan: Listed, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> dict[str, Any]:
-    """What each setting came to, and by how much it differs from the first, paired by seed; the worst comes first.
-
-    Args:
-        plan: Of the runs.
-        study: Theirs.
-        settings: Overrides by name.
-        seeds: With which each was run.
-
-    Raises:
-        InputError: if the first came to no value.
-    """
-    rows = [_row(name, plan, study, overrides, seeds) for name, overrides in settings.items()]
-    base, others = rows[0], rows[1:]
-    if not base["values"]:
-        raise InputError("the setting as it is came to no value, so nothing can be compared with it")
-    for row in others:
-        if not row["values"]:
-            continue
-        found = paired(_by_seed(row), _by_seed(base))
-        row |= {"difference": found.mean, "difference_interval": found.interval, "p": found.p}
-        row["told_apart"] = found.told_apart
-        for cost in ("params", "fit_s"):
-            row[f"{cost}_ratio"] = row[cost] / base[cost] if row[cost] and base[cost] else None
-    sign = sign_of(study, 0)
-    others.sort(key=lambda row: -sign * row["difference"] if row["values"] else -math.inf)
-    return {"objective": objectives(study)[0], "seeds": list(seeds), "base": base, "rows": others}
-
-
-def _row(name: str, plan: Listed, study: Study, overrides: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    done = ran(plan, study, overrides, seeds)
-    values = {seed: trial.values[0] for seed, trial in done.items()}
-    row: dict[str, Any] = {"name": name, "failed": len(seeds) - len(done)}
-    row |= {"values": list(values.values()), "seeds": list(values)}
-    row |= asdict(mean_of(list(values.values()))) if values else {}
-    for cost in ("params", "fit_s"):
-        known = [
-            trial.user_attrs[RESULTS][cost] for trial in done.values() if cost in trial.user_attrs.get(RESULTS, {})
-        ]
-        row[cost] = statistics.fmean(known) if known else None
-    return row
-
-
-def table(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The rows of a table in words, its head first."""
-    objective, base = found["objective"], found["base"]
-    yield ["", objective, "difference", "", "parameters", "training time"]
-    known = base["params"] is not None
-    yield [
-        base["name"], mean_in_words(base, objective), "", "",
-        f"{base['params']:,.0f}" if known else "", f"{base['fit_s']:.1f} s" if known else "",
-    ]  # fmt: skip
-    for row in found["rows"]:
-        if not row["values"]:
-            yield [row["name"], "failed", "", "", "", ""]
-            continue
-        half = "" if row["difference_interval"] is None else f" ± {in_words(row['difference_interval'], objective)}"
-        share = [f"{row[key]:.2f} times" if row.get(key) is not None else "" for key in ("params_ratio", "fit_s_ratio")]
-        yield [
-            f"{row['name']} ({row['failed']} failed)" if row["failed"] else row["name"],
-            mean_in_words(row, objective),
-            f"{in_words(row['difference'], objective, '+').removesuffix(' %')}{half}",
-            "" if row["told_apart"] else "not told from zero",
-            *share,
-        ]
-
-
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The comparison in words."""
-    rows = list(table(found))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    yield f"each with {len(found['seeds'])} seeds, paired by seed; mean ± half the 95 % interval"
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield f"of {len(found['rows'])} comparisons one in twenty is told from zero by chance"
-
-
-def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
-    return dict(zip(row["seeds"], row["values"], strict=True))

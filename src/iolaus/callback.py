@@ -15,6 +15,7 @@ from iolaus import looks
 
 if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 
 class SweepCallback(Callback):
@@ -52,10 +53,17 @@ class SweepCallback(Callback):
         return ["train_on_val=true", f"epochs={epochs}", "early_stopping.patience=null"]
 
     def on_winner(
-        self, config: DictConfig, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]
+        self,
+        config: DictConfig,
+        study: "Study",
+        found: Mapping[str, Any],
+        results: Sequence[Mapping[str, float]],
+        trials: Sequence["FrozenTrial"],
     ) -> dict[str, str]:
         """Have the tracker register the winner, and give what came of it."""
-        return {"champion": instantiate(config.tracking).register(study, found, results)}
+        accuracies = [result["val/accuracy"] for result in results]
+        champion = instantiate(config.tracking).register(study, Path(config.hydra.sweep.dir), found, accuracies, trials)
+        return {"champion": champion}
 
     def on_report(self, config: DictConfig, study: "Study") -> None:
         """Have the report say how often the test images were looked at."""

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from iolaus.errors import InputError
 
@@ -38,7 +39,7 @@ class Difference(Mean):
     """A mean of differences, and how likely it is to be as far from zero by chance."""
 
     p: float | None
-    """Of the two-sided t-test; None of fewer than two values."""
+    """Of the two-sided t-test; None of fewer than two values, and where all agree, which says nothing of the noise."""
 
     @property
     def told_apart(self) -> bool:
@@ -78,9 +79,27 @@ def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
     return _difference(mean, math.sqrt(sum(parts)), freedom, n)
 
 
+def in_words(value: float, objective: str, sign: str = "") -> str:
+    """A value of an objective; accuracies in percent."""
+    return f"{100 * value:{sign}.2f} %" if objective.endswith("accuracy") else f"{value:{sign}.6g}"
+
+
+def mean_in_words(row: Mapping[str, Any], objective: str) -> str:
+    """A mean with its interval and n, as ``asdict`` has them; accuracies in percent."""
+    mean = Mean(row["mean"], row["interval"], row["n"])
+    return mean.in_words(100, " %", 2) if objective.endswith("accuracy") else mean.in_words()
+
+
+def difference_in_words(row: Mapping[str, Any], objective: str) -> str:
+    """A difference with its interval; accuracies in percent."""
+    half = "" if row["difference_interval"] is None else f" ± {in_words(row['difference_interval'], objective)}"
+    value = in_words(row["difference"], objective, "+")
+    return f"{value.removesuffix(' %') if half else value}{half}"
+
+
 def _difference(mean: float, error: float, freedom: float, n: int) -> Difference:
-    if error == 0:  # it is always the same
-        return Difference(mean, 0.0, n, 1.0 if mean == 0 else 0.0)
+    if error <= 1e-12 * abs(mean):  # always the same: a few values on a grid, such as accuracies, may agree by chance
+        return Difference(mean, 0.0, n, 1.0 if mean == 0 else None)
     p = 2 * float(_student(freedom).sf(abs(mean) / error))
     return Difference(mean, _half_width(error, freedom), n, p)
 

@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -260,13 +260,18 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     if saved is None or not saved.is_file():
         return list(argv)
     given = {key_of(arg) for arg in argv}
-    # A file from elsewhere may choose among our configs and set values, but not name code to run, or where it lies.
-    recorded = [
-        override
-        for override in map(str, OmegaConf.load(saved))
-        if "_target_" not in override and not override.startswith("-") and not key_of(override).startswith("hydra")
-    ]
+    recorded = [override for override in harmless(map(str, OmegaConf.load(saved))) if "_target_" not in override]
     return [override for override in recorded if key_of(override) not in given] + list(argv)
+
+
+def harmless(overrides: Iterable[str]) -> list[str]:
+    """Of overrides from elsewhere those that choose among our configurations and set values.
+
+    They must not say where code lies. Whether they name code to run, with a ``_target_``, is for the caller to look at.
+    """
+    return [
+        override for override in overrides if not override.startswith("-") and not key_of(override).startswith("hydra")
+    ]
 
 
 def key_of(override: str) -> str:

@@ -79,13 +79,13 @@ class Data:
             raise InputError(f"the test set is locked: {self._locked}")
         test = self._read_test()
         if self.on_test_read is not None:
-            told, self.on_test_read = self.on_test_read, None
-            told(len(test.labels))
+            self.on_test_read(len(test.labels))
+            self.on_test_read = None
         return test
 
     @property
     def num_test(self) -> int:
-        """How many test images there are; this looks at none of them, and is not locked."""
+        """How many test images there are; this looks at none of them, and `lock_test` lets it through."""
         return self._count_test()
 
     def lock_test(self, reason: str) -> None:

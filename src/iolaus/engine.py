@@ -174,6 +174,8 @@ def fit(
         if on_epoch is not None:
             on_epoch(state)
 
+    if val_loader is None and not all(bool(tensor.isfinite().all()) for tensor in state.best_weights.values()):
+        raise _diverged(f"NaN or infinite after epoch {state.epoch}", optimizer.param_groups[0]["lr"])
     model.load_state_dict(state.best_weights)
     return state
 

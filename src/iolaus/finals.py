@@ -1,23 +1,22 @@
 """What follows a search: its best settings again with new seeds, and the winner among them.
 
 The best of many trials on one split flatters itself. So the best `k` settings are run again with `r` seeds that no
-trial had, on the same split. Of those whose mean a paired t-test cannot tell from the best one, the winner is the one
-with the fewest parameters, and of equally many the one that trains in the least time.
+trial had, on the same split. Of those whose mean a paired t-test cannot tell from the best one, and whose mean lies
+within its interval, the winner is the one with the fewest parameters; of equally many the one with the best mean,
+unless another is told to train faster by the same test on the seconds.
 """
 
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus.compare import Mean, mean_of, paired
-from iolaus.current import RESULTS
+from iolaus.compare import difference_in_words, in_words, mean_in_words, paired
 from iolaus.errors import InputError, require
-from iolaus.listed import SEED, Listed, ran, require_seed, without_seed
+from iolaus.listed import SEED, Listed, require_seed, row_of, set_against, without_seed
 from iolaus.outcome import objectives, sign_of
 from iolaus.overrides import key_of
 from iolaus.search import ENDED, Search
@@ -25,7 +24,12 @@ from iolaus.tally import keeps_constraints
 
 FOUND = "iolaus:finals"
 """A user attribute of a study: what its finals came to, as `compared` and `tested` give it."""
-RULE = "of those that a paired t-test at 95 % cannot tell from the best mean, the smallest, then the fastest"
+RULE = (
+    "of those that a paired t-test at 95 % cannot tell from the best mean, and that lie within its interval, the "
+    "smallest; of equally small ones the best mean, unless another is told to train faster"
+)
+RAISED = ("timeout_s", "target", "patience")
+"""Keys besides ``n_trials`` that a user may change to have a search go on."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def read(given: Any, directions: Sequence[str], n_trials: int, config: DictConfi
     if k == 0:
         return None
     require(type(k) is int and k >= 1, "hydra.sweeper.finals.k", "at least 1, or 0 for none", k)
-    require(type(r) is int and r >= 2, "hydra.sweeper.finals.r", "at least 2, or nothing says how sure a mean is", r)
+    require(type(r) is int and r >= 3, "hydra.sweeper.finals.r", "at least 3, or a test can tell nothing", r)
     require(k <= n_trials, "hydra.sweeper.finals.k", f"at most hydra.sweeper.n_trials={n_trials}", k)
     if len(directions) > 1:
         raise InputError(f"hydra.sweeper.finals needs one objective, but there are {len(directions)}")
@@ -61,11 +65,22 @@ def read(given: Any, directions: Sequence[str], n_trials: int, config: DictConfi
     return Rule(k, r)
 
 
-def may_follow(search: Search, study: Study) -> bool:
-    """Whether the search has ended already, if only by its time, and nobody has asked for more trials since."""
-    known, tally = study.user_attrs.get(ENDED), search.tally()
-    same = known is not None and (known["counted"], known["n_trials"]) == (tally.counted, search.goals.n_trials)
-    return same and not tally.running
+def ended(search: Search, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
+    """What is kept of a search that has come to its end, to be compared by `may_follow`.
+
+    Args:
+        search: Of its study.
+        asked: The keys of ``hydra.sweeper`` that a user may raise to have it go on.
+        by: What has ended it.
+    """
+    tally = search.tally()
+    return {"by": by, "counted": tally.counted, "n_trials": search.n_trials, **{key: asked[key] for key in RAISED}}
+
+
+def may_follow(search: Search, asked: Mapping[str, Any]) -> bool:
+    """Whether the search has ended already, if only by its time, and nobody has asked for more since."""
+    tally, known = search.tally(), search.study.user_attrs.get(ENDED)
+    return known is not None and not tally.running and not tally.waiting and known == ended(search, asked, known["by"])
 
 
 def select(study: Study, k: int, overrides_of: Callable[[FrozenTrial], Sequence[str]]) -> dict[int, list[str]]:
@@ -84,7 +99,7 @@ def select(study: Study, k: int, overrides_of: Callable[[FrozenTrial], Sequence[
     chosen: dict[int, list[str]] = {}
     for trial in sorted(allowed, key=lambda trial: sign_of(study, 0) * trial.values[0]):
         setting = without_seed(overrides_of(trial))
-        if len(chosen) < k and setting not in chosen.values():
+        if len(chosen) < k and sorted(setting) not in map(sorted, chosen.values()):
             chosen[trial.number] = setting
     if len(chosen) < k:
         raise InputError(
@@ -94,11 +109,18 @@ def select(study: Study, k: int, overrides_of: Callable[[FrozenTrial], Sequence[
     return chosen
 
 
-def seeds_of(study: Study, r: int, config: DictConfig, repeats: int) -> list[int]:
-    """So many seeds that no trial has had: those after the largest."""
+def seeds_of(study: Study, r: int, seed: int, repeats: int) -> list[int]:
+    """So many seeds that no trial has had: those after the largest.
+
+    Args:
+        study: Of the search.
+        r: How many.
+        seed: That of a trial in which none is searched.
+        repeats: How many seeds a trial has had, from its own on.
+    """
     had = [int(trial.params[name]) for trial in study.get_trials(deepcopy=False) for name in trial.params
            if key_of(name) == SEED]  # fmt: skip
-    first = max([require_seed(config), *had]) + repeats
+    first = max([seed, *had]) + repeats
     return list(range(first, first + r))
 
 
@@ -115,39 +137,48 @@ def compared(
         runs: Their study.
 
     Raises:
-        InputError: if none of them came to a value with at least two seeds.
+        InputError: if none of them came to a value with each of its seeds.
     """
     sign, trials = sign_of(study, 0), study.get_trials(deepcopy=False)
-    rows = []
-    for number, setting in chosen.items():
-        done = ran(plan, runs, setting, seeds)
-        values = {seed: trial.values[0] for seed, trial in done.items()}
-        results = [trial.user_attrs.get(RESULTS, {}) for trial in done.values()]
-        row: dict[str, Any] = {"trial": number, "best": trials[number].values[0], "failed": len(seeds) - len(done)}
-        row |= {"values": list(values.values()), "seeds": list(values)}
-        row |= asdict(mean_of(list(values.values()))) if values else {"mean": None}
-        for name in ("params", "fit_s"):
-            known = [result[name] for result in results if name in result]
-            row[name] = statistics.fmean(known) if known else None
-        rows.append(row)
+    rows = [
+        {"trial": number, "best": trials[number].values[0], **row_of(plan, runs, setting, seeds)}
+        for number, setting in chosen.items()
+    ]
     able = [row for row in rows if not row["failed"]]
     if not able:
-        raise InputError("none of the finalists came to a value with each of its seeds, so none of them can win")
+        raise InputError(
+            f"none of the finalists came to a value with each of its seeds: their tracebacks are in {plan.folder}; to "
+            f"run them anew, delete {runs.study_name} with src/studies.py, and repeat the command"
+        )
     best = min(able, key=lambda row: sign * row["mean"])
     for row in rows:
-        if row is best or not row["values"]:
-            continue
-        found = paired(_by_seed(row), _by_seed(best))
-        row |= {"difference": found.mean, "difference_interval": found.interval, "p": found.p}
-        row["told_apart"] = found.told_apart
-    alike = [row for row in able if row is best or not row["told_apart"]]
-    costs_known = all(row["params"] is not None for row in alike)
-    winner = min(alike, key=lambda row: (row["params"], row["fit_s"])) if costs_known else best
-    flattered = rows[0]["best"] - rows[0]["mean"] if rows[0]["values"] else None
+        if row is not best:
+            set_against(row, best)
+    near = best["interval"] or 0.0
+    alike = [row for row in able
+             if row is best or (not row["told_apart"] and abs(row["mean"] - best["mean"]) <= near)]  # fmt: skip
+    winner = _cheapest(alike, key=lambda row: sign * row["mean"])
+    flattered = -sign * (rows[0]["best"] - rows[0]["mean"]) if rows[0]["values"] else None
     return {
         "objective": objectives(study)[0], "seeds": list(seeds), "finalists": rows, "best": best["trial"],
-        "winner": winner["trial"], "rule": RULE, "optimism": flattered if flattered is None else -sign * flattered,
+        "winner": winner["trial"], "rule": RULE, "optimism": flattered,
     }  # fmt: skip
+
+
+def _cheapest(alike: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
+    """The smallest, and of equally small ones the best mean or one that a paired t-test says is faster than that."""
+    known = [row["params"] for row in alike if row["params"] is not None]
+    smallest = [row for row in alike if row["params"] == min(known)] if len(known) == len(alike) else alike
+    best = min(smallest, key=key)
+
+    def seconds(row: Mapping[str, Any]) -> dict[int, float]:
+        return dict(zip(row["seeds"], row["all_fit_s"], strict=False))
+
+    less = {row["trial"]: paired(seconds(row), seconds(best)) for row in smallest if row is not best}
+    faster = [
+        row for row in smallest if row is not best and less[row["trial"]].told_apart and less[row["trial"]].mean < 0
+    ]
+    return min(faster, key=lambda row: float(row["fit_s"])) if faster else best
 
 
 def tested(plan: Listed, runs: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -156,14 +187,13 @@ def tested(plan: Listed, runs: Study, setting: Sequence[str], seeds: Sequence[in
     Raises:
         InputError: if none of them came to a value.
     """
-    done = ran(plan, runs, setting, seeds)
-    if not done:
-        raise InputError(f"none of the winner's last runs came to a value: their tracebacks are in {plan.folder}")
-    values = [trial.values[0] for trial in done.values()]
-    attrs = [trial.user_attrs for trial in done.values()]
-    folders = [str(trial.number) for trial in done.values()]
-    return {"test": {"values": values, **asdict(mean_of(values)), "seeds": list(done), "folders": folders,
-                     "runs": [known.get("mlflow_run_id") for known in attrs]}}  # fmt: skip
+    row = row_of(plan, runs, setting, seeds)
+    if not row["values"]:
+        raise InputError(
+            f"none of the winner's last runs came to a value: their tracebacks are in {plan.folder}; to run them anew, "
+            f"delete {runs.study_name} with src/studies.py, and repeat the command"
+        )
+    return {"test": row}
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -188,7 +218,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
 def last_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The winner's last runs in words."""
     test = found["test"]
-    yield f"test accuracy of the winner, trained on train and val: {mean_in_words(test, 'test/accuracy')}"
+    failed = f", {test['failed']} failed" if test["failed"] else ""
+    yield f"test accuracy of the winner, trained on train and val: {mean_in_words(test, 'test/accuracy')}{failed}"
     if found.get("champion"):
         yield str(found["champion"])
 
@@ -201,26 +232,11 @@ def words(row: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     if row["failed"]:
         yield f"{row['failed']} failed"
     if row["params"] is not None:
-        yield f"{row['params']:,.0f} parameters, {row['fit_s']:.1f} s"
+        yield f"{row['params']:,.0f} parameters"
+    if row["fit_s"] is not None:
+        yield f"{row['fit_s']:.1f} s"
     if row["trial"] == found["best"]:
         yield "the best mean"
     elif row.get("p") is not None:
         apart = "told apart" if row["told_apart"] else "not told apart"
-        half = in_words(row["difference_interval"], objective)
-        difference = f"{in_words(row['difference'], objective, '+').removesuffix(' %')} ± {half}"
-        yield f"{difference} against the best mean (p = {row['p']:.2g}: {apart})"
-
-
-def in_words(value: float, objective: str, sign: str = "") -> str:
-    """A value of an objective; accuracies in percent."""
-    return f"{100 * value:{sign}.2f} %" if objective.endswith("accuracy") else f"{value:{sign}.6g}"
-
-
-def mean_in_words(row: Mapping[str, Any], objective: str) -> str:
-    """A mean with its interval and n; accuracies in percent."""
-    mean = Mean(row["mean"], row["interval"], row["n"])
-    return mean.in_words(100, " %", 2) if objective.endswith("accuracy") else mean.in_words()
-
-
-def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
-    return dict(zip(row["seeds"], row["values"], strict=True))
+        yield f"{difference_in_words(row, objective)} against the best mean (p = {row['p']:.2g}: {apart})"

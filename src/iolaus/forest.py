@@ -43,7 +43,7 @@ def effects(found: Mapping[str, Any]) -> "Figure":
     Args:
         found: What `iolaus.ablation.compared` gives.
     """
-    rows = [row for row in found["rows"] if row["values"]]
+    rows = [row for row in found["rows"] if "difference" in row]
     factor, unit = _unit(found["objective"])
     figure = canvas(ROW * max(len(rows), 1) + 1.2)
     axes = figure.subplots()

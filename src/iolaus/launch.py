@@ -21,7 +21,7 @@ from iolaus import machine
 from iolaus.live import Live
 from iolaus.overrides import one_line
 from iolaus.plan import Plan
-from iolaus.search import Search
+from iolaus.search import POLL_S, Search
 from iolaus.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,16 @@ def give_up_dying(search: Search, reason: str) -> None:
     while search.tally().running and time.monotonic() < end:
         time.sleep(0.1)
         search.give_up_lost(reason)
+
+
+def wait_for_others(search: Search) -> None:
+    """Wait for the trials that other commands are at work on, to which this one would add no more."""
+    told = False
+    while search.give_up_lost() or search.tally().running:
+        if not told:
+            log.info("waiting for the trials of another command")
+            told = True
+        time.sleep(POLL_S)
 
 
 def _launches_local(config: DictConfig) -> bool:

@@ -1,24 +1,31 @@
 """A list of settings, each run with each of some seeds: a study whose trials are not drawn, but as exact as others."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 from filelock import FileLock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from iolaus.compare import mean_of, paired
+from iolaus.current import RESULTS
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.overrides import key_of
 from iolaus.plan import Plan
 from iolaus.search import Goals
 from iolaus.space import Space
-from iolaus.study import Direction, open_study
+from iolaus.study import IDENTITY, Direction, open_study
+from iolaus.tally import END, SURPLUS, Tally, is_tried_again
 
+FINALS, TEST = "finals", "test"
+"""Lists that follow a search: its best settings with new seeds, and the winner as it is to be used."""
 SETTING, SEED = "setting", "seed"
 """The parameters of such a trial: the place of its setting in the list, and its seed."""
 SETTINGS = "iolaus:settings"
@@ -27,6 +34,8 @@ PART_OF = "iolaus:part_of"
 """A user attribute of the study: the name of the one that it is a part of."""
 FINAL = "iolaus:final"
 """A user attribute of the study: its runs look at test images, and that is what their value is of."""
+COSTS = ("params", "fit_s")
+"""Metrics of a run that say what a setting costs."""
 FIXED = "fixed_params"
 """Optuna's attribute of an enqueued trial: the parameters that it is to have."""
 
@@ -37,10 +46,18 @@ class Listed(Plan):
 
     settings: Sequence[Sequence[str]] = ()
     """The overrides of each, without a seed."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What those are called that this command has asked for, by place."""
+    seed_key: str = SEED
+    """How the override of a seed begins: with a plus where the configuration has no such key."""
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial with these parameters."""
-        return [*self.settings[params[SETTING]], f"{SEED}={params[SEED]}"]
+        return [*self.settings[params[SETTING]], f"{self.seed_key}={params[SEED]}"]
+
+    def name_of(self, params: Mapping[str, Any]) -> str | None:
+        """What is run with these parameters."""
+        return self.names.get(params[SETTING], f"setting {params[SETTING]}")
 
     def suggest(self, trial: Trial, config: DictConfig, whitelist: Any) -> list[str]:
         """The overrides of an enqueued trial."""
@@ -48,14 +65,13 @@ class Listed(Plan):
         return self.overrides(params)
 
 
-def listed(
+def open_list(
     of: Plan,
     part: str,
-    settings: Sequence[Sequence[str]],
+    settings: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     directions: Sequence[Direction],
-    facts: Mapping[str, str] | None = None,
-    on_mismatch: str = "continue",
+    facts: Mapping[str, str],
     *,
     final: bool = False,
 ) -> tuple[Listed, Study]:
@@ -64,39 +80,53 @@ def listed(
     Args:
         of: The plan of the study that it is a part of.
         part: Names its folder in the other's, and itself after the other's name; empty: it is that study.
-        settings: Overrides of each setting, in which a seed is replaced.
+        settings: The overrides of each by name; a seed among them is replaced.
         seeds: With which each is run.
         directions: Of the objectives.
-        facts: Its identity, if it has one of its own.
-        on_mismatch: See `iolaus.study.open_study`.
+        facts: Its identity; a part that has another one is of an earlier study, and begun anew.
         final: Whether all is chosen already, so that the task may look at test images.
+
+    Raises:
+        InputError: if the study was made with another identity, or cannot be opened.
     """
     folder = Path(of.folder) / part if part else Path(of.folder)
     name = f"{of.study_name}-{part}" if part else of.study_name
-    storage = of.storage if "://" in of.storage or not part else str(folder / "journal.log")
+    in_folder = bool(part) and of.storage == str(Path(of.folder) / "journal.log")
+    where = str(folder / "journal.log") if in_folder else of.storage
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "claim.lock"):  # of two commands at once, one fills the queue
-        study = open_study(open_storage(storage), name, directions, facts or {"part of": of.study_name}, on_mismatch)
+        storage = open_storage(where)
+        if part and name in optuna.get_all_study_names(storage):
+            known = optuna.load_study(study_name=name, storage=storage)
+            if known.user_attrs.get(IDENTITY) not in (None, dict(facts)):
+                optuna.delete_study(study_name=name, storage=storage)
+        study = open_study(storage, name, directions, facts, "refuse")
         for attr, value in ((PART_OF, of.study_name if part else None), (FINAL, final)):
             if value and study.user_attrs.get(attr) != value:
                 study.set_user_attr(attr, value)
-        known: list[list[str]] = study.user_attrs.get(SETTINGS, [])
-        wanted = [without_seed(setting) for setting in settings]
-        everything = [*known, *(setting for setting in wanted if setting not in known)]
-        if everything != known:
+        everything: list[list[str]] = study.user_attrs.get(SETTINGS, [])
+        wanted = [without_seed(setting) for setting in settings.values()]
+        more = [setting for setting in wanted if _place(everything, setting) is None]
+        if more:
+            everything = [*everything, *more]
             study.set_user_attr(SETTINGS, everything)
-        queued = {_pair(trial) for trial in study.get_trials(deepcopy=False)}
+        queued = _queued(study)
         for seed in seeds:  # not before each setting has run with one is any run with the next
             for setting in wanted:
-                pair = everything.index(setting), seed
+                pair = _place(everything, setting), seed
                 if pair not in queued:
                     study.enqueue_trial(dict(zip((SETTING, SEED), pair, strict=True)))
                     queued.add(pair)
+        total = Tally.of(study, study.get_trials(deepcopy=False)).settings
+    signs = {override.partition("=")[0] for setting in settings.values() for override in setting}
+    places = [_place(everything, setting) for setting in wanted]
     plan = Listed(
-        storage=storage, study_name=name, folder=str(folder), goals=Goals(len(queued), max_failure_rate=1.0),
-        space=Space(), fixed={}, deletions=(), custom_search_space=None,
-        sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
+        storage=where, study_name=name, folder=str(folder),
+        goals=Goals(total, max_failure_rate=1.0, limit=total), space=Space(), fixed={}, deletions=(),
+        custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
         pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0, final=final, settings=everything,
+        names={place: name for place, name in zip(places, settings, strict=True) if place is not None},
+        seed_key=f"+{SEED}" if f"+{SEED}" in signs else SEED,
     )  # fmt: skip
     return dataclasses.replace(plan, goals=plan.begun(study).goals), study
 
@@ -106,12 +136,44 @@ def without_seed(overrides: Sequence[str]) -> list[str]:
     return [override for override in overrides if key_of(override.partition("=")[0]) != SEED]
 
 
+def left(plan: Listed, study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
+    """How many runs of a list have not come to an end."""
+    trials = study.get_trials(deepcopy=False)
+    ended = {_pair(trial) for trial in trials if trial.state.is_finished() and not is_tried_again(trial)}
+    return sum((_place(plan.settings, setting), seed) not in ended for setting in settings for seed in seeds)
+
+
 def ran(plan: Listed, study: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[int, FrozenTrial]:
     """The complete trials of a setting by seed."""
-    place = list(map(list, plan.settings)).index(without_seed(setting))
+    place = _place(plan.settings, setting)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     mine = {trial.params[SEED]: trial for trial in complete if trial.params[SETTING] == place}
     return {seed: mine[seed] for seed in seeds if seed in mine}
+
+
+def row_of(plan: Listed, study: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a setting came to: its values by seed and their mean, the runs that failed, and its costs with their median.
+
+    The first run of a process takes longer, so that the mean of the times would be its neighbours'.
+    """
+    done = ran(plan, study, setting, seeds)
+    values = [trial.values[0] for trial in done.values()]
+    row: dict[str, Any] = {"values": values, "seeds": list(done), "failed": len(seeds) - len(done)}
+    row |= asdict(mean_of(values)) if values else {"mean": None, "interval": None, "n": 0}
+    results = [trial.user_attrs.get(RESULTS, {}) for trial in done.values()]
+    for cost in COSTS:
+        row[f"all_{cost}"] = known = [result[cost] for result in results if cost in result]
+        row[cost] = statistics.median(known) if known else None
+    return row
+
+
+def set_against(row: dict[str, Any], base: Mapping[str, Any]) -> None:
+    """Add to a row by how much it differs from another, paired by seed; nothing if no seed is in both."""
+    mine, others = (dict(zip(it["seeds"], it["values"], strict=True)) for it in (row, base))
+    found = paired(mine, others)
+    if found.n > 0:
+        row |= {"difference": found.mean, "difference_interval": found.interval, "p": found.p}
+        row["told_apart"] = found.told_apart
 
 
 def require_seed(config: DictConfig) -> int:
@@ -120,12 +182,26 @@ def require_seed(config: DictConfig) -> int:
     Raises:
         InputError: if it has none.
     """
-    seed = config.get(SEED)
+    seed = OmegaConf.select(config, SEED)
     if type(seed) is not int:
-        raise InputError("to compare settings over seeds, the configuration needs seed to be a whole number")
+        raise InputError(
+            f"to compare settings over seeds, seed must be a whole number, but the configuration has {seed}"
+        )
     return seed
 
 
-def _pair(trial: FrozenTrial) -> tuple[int, int]:
+def _place(settings: Sequence[Sequence[str]], setting: Sequence[str]) -> int | None:
+    """Where a setting stands in a list, whatever the order of its overrides."""
+    wanted = sorted(without_seed(setting))
+    return next((place for place, known in enumerate(settings) if sorted(known) == wanted), None)
+
+
+def _queued(study: Study) -> set[tuple[Any, int]]:
+    """The pairs of setting and seed that somebody has queued; what was only surplus is none."""
+    trials = study.get_trials(deepcopy=False)
+    return {_pair(trial) for trial in trials if trial.system_attrs.get(END) != SURPLUS}
+
+
+def _pair(trial: FrozenTrial) -> tuple[Any, int]:
     params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
     return params[SETTING], params[SEED]

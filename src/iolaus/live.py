@@ -19,7 +19,7 @@ from iolaus.errors import InputError
 from iolaus.lease import holds
 from iolaus.overrides import start_of
 from iolaus.search import Search
-from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, NO_REASON, REASON, SURPLUS, Tally, is_tried_again
+from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS, Tally, is_tried_again
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Live:
             left = (time.monotonic() - self.start) / here * max(0, self.search.n_trials - tally.counted)
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]
-        if (best := self.shown.best) is not None:
+        if (best := self.shown.best) is not None and NAME not in best.user_attrs:  # a list compares means
             curve = f"  {sparkline(self.curve)}" if (self.out.encoding or "").lower() == "utf-8" else ""
             lines.append(f"  best {best.values[0]:.6g} (trial {best.number}){curve}: {settings(best.params)}")
         return lines
@@ -183,7 +183,7 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
     why = ""
     if trial.state == TrialState.COMPLETE:
         values = ", ".join(f"{value:.6g}" for value in trial.values)
-        how = f"{values}{' (best so far)' if best else ''}"
+        how = f"{values}{' (best so far)' if best and NAME not in trial.user_attrs else ''}"
     elif trial.state == TrialState.FAIL:
         end, how = trial.system_attrs.get(END, FAILED), "failed"
         why = f" ({printable(trial.user_attrs.get(REASON, NO_REASON))})"
@@ -192,14 +192,14 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
     else:
         how = trial.state.name.lower()
     duration = f" in {trial.duration.total_seconds():.1f} s" if trial.duration is not None else ""
-    return f"trial {trial.number}: {how}{duration}{why}: {settings(trial.params)}"
+    return f"trial {trial.number}: {how}{duration}{why}: {what(trial)}"
 
 
 def running_line(trial: FrozenTrial) -> str:
     """How far a trial is."""
     step = trial.last_step
     at = f"step {step}, {trial.intermediate_values[step]:.6g}" if step is not None else "started"
-    return f"trial {trial.number}: {at}: {settings(trial.params)}"
+    return f"trial {trial.number}: {at}: {what(trial)}"
 
 
 def owner(trial: FrozenTrial) -> tuple[str, int] | int:
@@ -216,6 +216,13 @@ def sparkline(values: Sequence[float], width: int = 20) -> str:
     return "".join(
         BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1)) if high > low else 0] for value in shown
     )
+
+
+def what(trial: FrozenTrial) -> str:
+    """What is run in a trial: its parameters, or the name that its list has for them, with the seed."""
+    if NAME in trial.user_attrs:
+        return printable(f"{trial.user_attrs[NAME]}, seed {trial.params['seed']}")
+    return settings(trial.params)
 
 
 def settings(params: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from iolaus.errors import InputError
+
 FILE = "test_looks.jsonl"
 
 
@@ -19,11 +21,17 @@ def record(root: Path, data: str, run: str, images: int) -> None:
         images: How many were looked at.
 
     Raises:
-        OSError: if it cannot be written; then nothing should be looked at.
+        InputError: if it cannot be written; then nothing should be looked at.
     """
     line = {"time": datetime.now().isoformat(timespec="seconds"), "data": data, "run": run, "images": images}
-    with open(root / FILE, "a") as file:
-        file.write(json.dumps(line) + "\n")  # less than a page, so that lines of two runs do not mix
+    try:
+        with open(root / FILE, "a") as file:
+            file.write(f"\n{json.dumps(line)}\n")  # after whatever a crash has left; short, so that lines do not mix
+    except OSError as error:
+        raise InputError(
+            f"a look at the test images cannot be recorded in {root / FILE} ({error.strerror}): make room, or choose "
+            "another folder with root"
+        ) from error
 
 
 def looks(root: Path, data: str) -> Iterator[Mapping[str, Any]]:

@@ -97,9 +97,15 @@ def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Se
 
 
 def replaced(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
-    """Overrides with others in the place of those for the same keys."""
+    """Overrides with others in the place of those for the same keys, which keep their plus."""
     named = {key_of(override.partition("=")[0]) for override in by}
-    return [*(override for override in overrides if key_of(override.partition("=")[0]) not in named), *by]
+    kept = [override for override in overrides if key_of(override.partition("=")[0]) not in named]
+    added = {key_of(override.partition("=")[0]) for override in overrides if override.startswith("+")}
+    signs = ["+" if key_of(override.partition("=")[0]) in added else "" for override in by]
+    return [
+        *kept,
+        *(f"{sign}{override.lstrip('+')}" if sign else override for sign, override in zip(signs, by, strict=True)),
+    ]
 
 
 def element(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus import ablation, charts, finals, forest
+from iolaus import charts, finals, forest, variants
 from iolaus.atomic import replaced
 from iolaus.live import printable, why_failed
 from iolaus.outcome import best_trials, end_of, objectives, shown, sign_of
@@ -150,7 +150,7 @@ def _figures(study: Study, target: float | None) -> Iterator[tuple[str, "Figure 
     """Each picture by its name, or none at all without matplotlib, which a sweep can do without."""
     if importlib.util.find_spec("matplotlib") is None:
         return
-    found, comparison = study.user_attrs.get(finals.FOUND), study.user_attrs.get(ablation.FOUND)
+    found, comparison = study.user_attrs.get(finals.FOUND), study.user_attrs.get(variants.FOUND)
     yield "finals", None if found is None else forest.finals(found)
     yield "effects", None if comparison is None else forest.effects(comparison)
     if comparison is not None:  # its trials are a list, whose numbers are no parameters
@@ -175,17 +175,18 @@ def _page(study: Study, folder: Path, command: str | None, pictures: dict[str, b
         complete = any(trial.state == TrialState.COMPLETE for trial in trials)
         why = "No complete trial keeps all constraints" if complete else "No trial is complete"
         yield f'<p class="warn">{why}, so there is no best one.</p>'
-    elif one and ablation.FOUND not in study.user_attrs:
+    elif one and variants.FOUND not in study.user_attrs:
         yield f"<h2>Best trial: {best[0].number}</h2>"
         yield from _facts(study, best[0], folder)
-    if command is not None:
+    comparison = study.user_attrs.get(variants.FOUND)
+    if command is not None and comparison is None:  # of a list no single run is the best
         which = "Once more:" if one else f"The best in {_text(objectives(study)[0])} once more:"
         yield f"<p>{which}</p><pre>{html.escape(command)}</pre>"
     yield from (f"<p>{_text(note)}</p>" for note in study.user_attrs.get(NOTES, []))
     yield from _finals(study)
-    if (comparison := study.user_attrs.get(ablation.FOUND)) is not None:
+    if comparison is not None:
         yield "<h2>What each component is worth, in numbers</h2>"
-        yield from _rows(list(ablation.table(comparison)))
+        yield from _rows(list(variants.table(comparison)))
     reasons = why_failed(Tally.of(study, trials).reasons)
     if reasons:
         yield "<h2>Why trials failed</h2><ul>"

@@ -65,6 +65,10 @@ class Plan:
         constants = {name: value for name, value in here.items() if name not in params and value != ""}
         return overrides({**constants, **params}, self.fixed, self.deletions)
 
+    def name_of(self, params: Mapping[str, Any]) -> str | None:
+        """What is run with these parameters, if it has a name."""
+        return None
+
     def suggest(self, trial: Trial, config: DictConfig, whitelist: Any) -> list[str]:
         """Have the sampler choose, and give the overrides of the trial.
 

@@ -17,7 +17,7 @@ def tags(root: Path) -> dict[str, str]:
         "version.python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         commit = next(line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid "))

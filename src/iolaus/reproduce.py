@@ -23,7 +23,10 @@ CHECKED = ("data_digest", "mlflow.source.git.commit", "git_dirty", "machine", *P
 """Tags that are compared, besides each ``version.*``."""
 RECORD = "run.json"
 """The file in a run's folder with the params and tags that a tracker gets."""
-RESULTS = {"best/val/accuracy": "val/accuracy", "best/val/loss": "val/loss", "test/accuracy": "test/accuracy"}
+RESULTS = {
+    **{f"best/{name}": name for name in ("train/loss", "val/accuracy", "val/loss")},
+    **{name: name for name in ("test/accuracy", "test/loss")},
+}
 """Metrics of a run that are compared: their names in MLflow, and in ``metrics.json``."""
 
 
@@ -45,8 +48,13 @@ class Recorded:
     tags: Mapping[str, str]
     results: Mapping[str, float]
 
+    @property
+    def in_search(self) -> bool:
+        """Whether it was one of those that are compared, and so has seen no test image."""
+        return self.tags.get("in_search") == "True"
+
     def differences(self, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator[str]:
-        """What is not now as it was then, apart from what the command line has changed.
+        """What is not now as it was then, whether the command line has changed it or something else.
 
         Args:
             params: Of the run that is about to begin.
@@ -97,14 +105,23 @@ def expand(argv: Sequence[str]) -> list[str]:
     given = {config.key_of(arg) for arg in argv}
     if len(origins) > 1 or "resume" in given:
         raise InputError("of from_run, from_trial and resume only one can be given")
+    if {"-m", "--multirun"} & set(argv):
+        raise InputError(f"{origins[0]} is one run: leave out -m")
     recorded = _read(origins[0], argv)
     pinned = [f"{key}={recorded.tags[tag]}" for key, tag in PINNED.items() if tag in recorded.tags]
-    kept = [override for override in recorded.overrides if config.key_of(override) not in (*KEYS, *PINNED, "resume")]
-    expanded = [override for override in (*kept, *pinned) if config.key_of(override) not in given]
+    kept = [override for override in config.harmless(recorded.overrides) if config.key_of(override) not in PINNED]
+    expanded = [override for override in (*kept, *pinned) if not _replaced(config.key_of(override), given)]
     code = [override for override in expanded if "_target_" in override]
     if code:
         raise InputError(f"{origins[0]} names code to be called, which must be repeated beside it: {shlex.join(code)}")
     return [*expanded, *argv]
+
+
+def _replaced(key: str, given: set[str]) -> bool:
+    """Whether the command line names a key, or the group that it lies in, or it is none of a run's own."""
+    parts = key.split(".")
+    within = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return bool(within & (given | set(config.NOT_SETTINGS)))
 
 
 def recorded(cfg: DictConfig) -> Recorded | None:
@@ -156,7 +173,10 @@ def _of_run(origin: str, run_id: str, uri: str) -> Recorded:
     except mlflow.exceptions.MlflowException as error:
         raise InputError(f"{origin}: {first_line(error)}") from error
     if "overrides" not in data.tags or "resolved.device" not in data.tags:
-        raise InputError(f"{origin} was not logged by a training run of this program, so it cannot be repeated")
+        raise InputError(
+            f"{origin} was not logged by a training run of this program, so it cannot be repeated: give the id of one "
+            "that MLflow shows with the tag overrides"
+        )
     results = {ours: data.metrics[theirs] for theirs, ours in RESULTS.items() if theirs in data.metrics}
     return Recorded(origin, shlex.split(data.tags["overrides"]), data.params, data.tags, results)
 
@@ -172,9 +192,13 @@ def _of_trial(origin: str, name: str, root: Path) -> Recorded:
     if int(number) >= len(trials):
         raise InputError(f"study {study} has no trial {number}, but those from 0 to {len(trials) - 1}")
     folder = kept.trial_folder(trials[int(number)])
-    found = [] if folder is None else [*folder.glob(f"{RECORD}"), *sorted(folder.glob(f"seed=*/{RECORD}"))]
+    found = [] if folder is None else [*folder.glob(RECORD), *folder.glob(f"seed=*/{RECORD}")]  # or of its repeats
     if not found:
-        raise InputError(f"{origin}: the folder of this trial has no {RECORD}, so what it was made of is not known")
+        raise InputError(
+            f"{origin}: the folder of this trial ({folder}) has no {RECORD}, so what it was made of is not known; if "
+            "it was tracked, repeat it with from_run"
+        )
+    found.sort(key=lambda path: path.stat().st_mtime)
     record, here = json.loads(found[0].read_text()), found[0].parent
     overrides = list(map(str, OmegaConf.load(here / ".hydra" / "overrides.yaml")))
     metrics = here / "metrics.json"

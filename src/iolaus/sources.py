@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from iolaus.current import require_open_test
 from iolaus.errors import InputError, is_number, require
 
 
@@ -58,6 +59,8 @@ class Torchvision:
         Raises:
             InputError: if files are missing and cannot be downloaded, or are damaged.
         """
+        if not train:
+            require_open_test()
         if self.dataset not in ("MNIST", "FashionMNIST", "KMNIST"):  # others differ in their files
             raise InputError(
                 f"data.source.dataset must be one of MNIST, FashionMNIST, KMNIST, but got {self.dataset}; "
@@ -142,6 +145,8 @@ class Digits:
 
     def read(self, root: Path, train: bool) -> Arrays:
         """Scale the 17 grey levels to 0..255."""
+        if not train:
+            require_open_test()
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -191,6 +196,8 @@ class Folder:
         Raises:
             InputError: for no or only one class, an unreadable image, or images of different sizes.
         """
+        if not train:
+            require_open_test()
         divided = (root / "train").is_dir() and (root / "test").is_dir()
         classes = self._classes(root / "train" if divided else root)
         if divided and (other := self._classes(root / "test")) != classes:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, require
 from iolaus.journal import open_storage
+from iolaus.listed import FINALS, TEST
 from iolaus.live import Live
 from iolaus.search import ENDS, GOALS, GROWN, STOPS, Goals, Search
 from iolaus.study import STUDY_FOLDER
@@ -22,7 +23,7 @@ from iolaus.tally import FOLDER, Tally, is_alive
 FREED = ("checkpoint.pt", "model.pt")
 """What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
 
-PARTS = ("finals", "test")
+PARTS = (FINALS, TEST)
 """Folders of what follows a search."""
 OURS = ("journal.log*", "*.lock", "optimization_results.yaml", "report.html")
 """What a sweep writes beside its trials' folders."""
@@ -108,23 +109,25 @@ def find_one(name: str, root: Path, storage: str | None = None) -> Kept:
 
 
 def delete(kept: Kept) -> None:
-    """Delete a study and what its sweeps have written; what MLflow has recorded of it stays.
+    """Delete a study with what followed it, and what its sweeps have written; what MLflow has recorded of it stays.
 
     Raises:
         InputError: if somebody is at work on it.
     """
-    _require_idle(kept)
+    parts = _parts(kept)
+    for one in (*parts, kept):
+        _require_idle(one)
+    for part in parts:
+        delete(part)
     folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
     storage = kept.study._storage
-    name = kept.study.study_name
-    for known in {name, *(f"{name}-{part}" for part in PARTS)} & set(optuna.get_all_study_names(storage)):
-        optuna.delete_study(study_name=known, storage=storage)
+    optuna.delete_study(study_name=kept.study.study_name, storage=storage)
     for folder in folders:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
     if kept.folder is None or not kept.folder.is_dir() or (kept.in_folder and optuna.get_all_study_names(storage)):
         return  # another study lies there as well
-    for name in ("workers", "report", *PARTS):
+    for name in ("workers", "report"):
         shutil.rmtree(kept.folder / name, ignore_errors=True)
     ours = OURS if kept.in_folder else OURS[1:]
     for path in [path for pattern in ours for path in kept.folder.glob(pattern)]:
@@ -134,27 +137,37 @@ def delete(kept: Kept) -> None:
 
 
 def free(kept: Kept) -> int:
-    """Delete the checkpoints and models of all trials but the best, and give the bytes that this frees.
+    """Delete the checkpoints and models of all trials but the best, and of the finals, and give the bytes freed.
 
     Raises:
         InputError: if somebody is at work on the study.
     """
-    _require_idle(kept)
+    finals = [part for part in _parts(kept) if part.study.study_name.endswith(f"-{FINALS}")]
+    for one in (*finals, kept):
+        _require_idle(one)
     trials = kept.study.get_trials(deepcopy=False)
     best = {trial.number for trial in (kept.study.best_trials if any(trial.values for trial in trials) else [])}
+    folders = [kept.trial_folder(trial) for trial in trials if trial.number not in best]
+    folders += [part.trial_folder(trial) for part in finals for trial in part.study.get_trials(deepcopy=False)]
     freed = 0
-    for trial in trials:
-        folder = kept.trial_folder(trial)
-        if folder is None or trial.number in best:
-            continue
-        for path in [path for name in FREED for path in folder.rglob(name)]:  # a repeat has a folder in the trial's
+    for folder in folders:
+        # a repeat has a folder in the trial's
+        for path in [path for name in FREED for path in folder.rglob(name)] if folder is not None else []:
             freed += path.stat().st_size
             path.unlink()
-    finals = [] if kept.folder is None else [path for name in FREED for path in (kept.folder / PARTS[0]).rglob(name)]
-    for path in finals:  # what they were for has been found out; the winner's last runs stay
-        freed += path.stat().st_size
-        path.unlink()
     return freed
+
+
+def _parts(kept: Kept) -> list[Kept]:
+    """The studies of what followed a search."""
+    names = [f"{kept.study.study_name}-{part}" for part in PARTS]
+    if kept.in_folder and kept.folder is not None:
+        return [part for part in find(kept.folder) if part.study.study_name in names]
+    storage = kept.study._storage
+    found = [optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
+             for name in names if name in optuna.get_all_study_names(storage)]  # fmt: skip
+    folders = [study.user_attrs.get(STUDY_FOLDER) for study in found]
+    return [Kept(study, Path(folder) if folder else None, False) for study, folder in zip(found, folders, strict=True)]
 
 
 def stop(kept: Kept) -> None:
@@ -171,7 +184,7 @@ def grow(kept: Kept, n_trials: int) -> None:
     goals = _goals(kept)
     require(n_trials > goals.n_trials, "the new total", f"above the command's own, {goals.n_trials}", n_trials)
     if goals.limit is not None and n_trials > goals.limit:
-        raise InputError(f"{kept.study.study_name} goes through a grid of {goals.limit} points: it cannot grow beyond")
+        raise InputError(f"{kept.study.study_name} goes through a list of {goals.limit} points: it cannot grow beyond")
     kept.study.set_user_attr(GROWN, n_trials)
 
 

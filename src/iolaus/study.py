@@ -21,6 +21,12 @@ Direction = Literal["minimize", "maximize"]
 
 FORMAT = 1
 """Raised when what we keep in a study changes so that older versions would misunderstand it."""
+IDENTITY = "iolaus:identity"
+"""A user attribute of a study: its identity."""
+OF = "of:"
+"""Begins the attributes of a part that say something of the study that it is a part of."""
+MADE = "iolaus:made"
+"""A user attribute of a study: a text that tells it from others of its name."""
 STUDY_FOLDER = "iolaus:folder"
 """A user attribute of a study: the folder that its last command searched in."""
 
@@ -76,14 +82,15 @@ def open_study(
         raise InputError(
             f"study {name} has the direction {', '.join(known)}, not {', '.join(directions)}: use another study_name"
         )
-    made_with = attrs.get("iolaus:identity")
+    made_with = attrs.get(IDENTITY)
     _check_compatible(study, space or Space())
     if on_mismatch == "continue":
         for same in [key for key in attrs if key.startswith(SAME)]:
             study.set_user_attr(same, None)
     if made_with is None:
-        study.set_user_attr("iolaus:identity", dict(facts))
+        study.set_user_attr(IDENTITY, dict(facts))
         study.set_user_attr("iolaus:format", FORMAT)
+        study.set_user_attr(MADE, secrets.token_hex(8))
     elif made_with != facts:
         changes = difference(made_with, facts)
         if on_mismatch == "refuse":
@@ -97,7 +104,7 @@ def open_study(
             "what": changes,
         }
         study.set_user_attr("iolaus:changes", [*attrs.get("iolaus:changes", []), change])
-        study.set_user_attr("iolaus:identity", dict(facts))
+        study.set_user_attr(IDENTITY, dict(facts))
     return study
 
 
@@ -130,6 +137,24 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
+
+
+def facts_of_part(study: Study) -> dict[str, str]:
+    """The identity of a study that is a part of another: it goes with that one, and with the data it began with."""
+    attrs = study.user_attrs
+    same = {name.removeprefix(SAME): str(value) for name, value in attrs.items() if name.startswith(SAME) and value}
+    return {"part of": study.study_name, "made": attrs.get(MADE, ""), "identity": digest(attrs[IDENTITY]), **same}
+
+
+def inherit(part: Study, whole: Study) -> None:
+    """Let a part know the whole study: `iolaus.require_same` compares with what that began with.
+
+    What an app has noted in it stands in the part under `OF` and its name.
+    """
+    for name, value in whole.user_attrs.items():
+        known = name if name.startswith(SAME) else f"{OF}{name}"
+        if (name.startswith(SAME) or not name.startswith("iolaus:")) and part.user_attrs.get(known) != value:
+            part.set_user_attr(known, value)
 
 
 def seed_of(study: Study) -> int:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,21 +20,21 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from iolaus import ablation, finals
+from iolaus import finals, variants
 from iolaus.command import Command
 from iolaus.current import RESULTS
 from iolaus.dry_run import dry_run
 from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.launch import Launch, give_up_dying
-from iolaus.listed import Listed, listed, ran
+from iolaus.launch import Launch, give_up_dying, wait_for_others
+from iolaus.listed import FINALS, TEST, Listed, left, open_list, ran, require_seed
 from iolaus.live import why_failed
 from iolaus.overrides import one_line, replaced
 from iolaus.plan import Plan
 from iolaus.planner import Planner, set_folder
 from iolaus.search import ENDED, ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
-from iolaus.study import STUDY_FOLDER, Direction, directions_of, open_study
+from iolaus.study import STUDY_FOLDER, Direction, directions_of, facts_of_part, inherit, open_study
 from iolaus.summary import command as shown_command
 from iolaus.summary import overrides_of, passed, summary, write_report, write_results
 from iolaus.tally import INTERRUPTED, LOST
@@ -116,7 +116,7 @@ class Sweep:
             enqueue(study, first)
         if not plan.space and plan.custom_search_space is None:
             log.warning("nothing is searched: all trials are the same; give a range such as lr=interval(0.001,0.1)")
-        if final is None or not finals.may_follow(plan.open(study._storage), study):
+        if final is None or not finals.may_follow(plan.open(study._storage), self.settings):
             self._search(plan, study)
         if final is not None:
             self._confirm(final, plan, study)
@@ -184,7 +184,7 @@ class Sweep:
         if report is not None:
             say(f"report: {report}")
 
-    def _part(self, plan: Listed, study: Study) -> None:
+    def _run_list(self, plan: Listed, study: Study, settings: Collection[Sequence[str]], seeds: Sequence[int]) -> None:
         """Run all of a list, or end the command: the same one then goes on."""
         config = self.config
         if plan.folder != str(Path(config.hydra.sweep.dir)):
@@ -197,19 +197,32 @@ class Sweep:
         if interrupted:
             say(f"interrupted: {state}; the same command goes on")
             sys.exit(130)
-        if search.ended_by(tally) is None:
+        if left(plan, study, settings, seeds) > 0:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
         if tally.failed:
             say("\n  ".join([f"{tally.failed} of {tally.counted} trials failed:", *why_failed(tally.reasons)]))
 
+    def _part(
+        self, plan: Plan, study: Study, part: str, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]
+    ) -> tuple[Listed, Study]:
+        """Run a list that follows a search, in a study of its own."""
+        final = part == TEST
+        directions: Sequence[Direction] = ["maximize"] if final else directions_of(study)
+        part_plan, runs = open_list(plan, part, settings, seeds, directions, facts_of_part(study), final=final)
+        inherit(runs, study)
+        self._run_list(part_plan, runs, settings.values(), seeds)
+        return part_plan, runs
+
     def _confirm(self, final: finals.Rule, plan: Plan, study: Study) -> None:
         """Run the best settings again with new seeds, and the winner as it is to be used."""
-        loader = self.hydra_context.config_loader
+        wait_for_others(plan.open(study._storage))  # what they come to may be better
         chosen = finals.select(study, final.k, lambda trial: overrides_of(trial, plan))
-        seeds = finals.seeds_of(study, final.r, self.config, self.settings["repeats"])
-        again, runs = listed(plan, "finals", list(chosen.values()), seeds, directions_of(study))
-        self._part(again, runs)
+        seed = int(plan.fixed["seed"]) if "seed" in plan.fixed else require_seed(self.config)
+        seeds = finals.seeds_of(study, final.r, seed, self.settings["repeats"])
+        again, runs = self._part(
+            plan, study, FINALS, {f"as trial {number}": it for number, it in chosen.items()}, seeds
+        )
         found = finals.compared(study, chosen, seeds, again, runs)
         for line in finals.lines(found):
             say(line)
@@ -218,33 +231,36 @@ class Sweep:
         last = self._ask("final_overrides", results=results)
         if last is not None:
             setting = replaced(winner, last)
-            test, runs = listed(plan, "test", [setting], seeds, ["maximize"], final=True)
-            self._part(test, runs)
+            test, runs = self._part(plan, study, TEST, {"the winner": setting}, seeds)
             found |= finals.tested(test, runs, setting, seeds)
-            found |= self._ask("on_winner", study=study, found=found, results=results) or {}
+            trials = list(ran(test, runs, setting, seeds).values())
+            found |= self._ask("on_winner", study=study, found=found, results=results, trials=trials) or {}
             for line in finals.last_lines(found):
                 say(line)
-        study.set_user_attr(finals.FOUND, found)
+        if study.user_attrs.get(finals.FOUND) != found:
+            study.set_user_attr(finals.FOUND, found)
         if self.settings["report"]:
             self._report(plan, study)
         self._end(self.config, study, "FINISHED")
-        say(f"once more:  {shown_command(winner, loader, self.config)}")
+        say(f"the winner's settings once more:  {shown_command(winner, self.hydra_context.config_loader, self.config)}")
 
     def _compare(self, plan: Plan, directions: Sequence[Direction], facts: Mapping[str, str]) -> None:
         """Run settings that a function lists, each with some seeds, and compare each with the first."""
-        variants = ablation.listed_by(self.settings["variants"], plan, self.hydra_context, self.config)
-        seeds = ablation.seeds(self.settings["seeds"], self._composed(plan))
+        if len(directions) > 1:
+            raise InputError(f"hydra.sweeper.variants needs one objective, but there are {len(directions)}")
+        found = variants.listed_by(self.settings["variants"], plan, self.hydra_context, self.config)
+        seeds = variants.seeds(self.settings["seeds"], self._composed(plan))
         if self.settings["dry_run"]:
-            say(f"study {plan.study_name}: {len(variants)} settings with {len(seeds)} seeds each; {plan.folder}")
-            for name, overrides in variants.items():
+            say(f"study {plan.study_name}: {len(found)} settings with {len(seeds)} seeds each; {plan.folder}")
+            for name, overrides in found.items():
                 say(f"  {name}: {' '.join(overrides)}")
             return
-        settings = list(variants.values())
-        plan, study = listed(plan, "", settings, seeds, directions, facts, self.settings["on_mismatch"])
-        self._part(plan, study)
-        found = ablation.compared(plan, study, variants, seeds)
-        study.set_user_attr(ablation.FOUND, found)
-        for line in ablation.lines(found):
+        listed, study = open_list(plan, "", found, seeds, directions, facts)
+        self._run_list(listed, study, found.values(), seeds)
+        comparison = variants.compared(listed, study, found, seeds)
+        if study.user_attrs.get(variants.FOUND) != comparison:
+            study.set_user_attr(variants.FOUND, comparison)
+        for line in variants.lines(comparison):
             say(line)
         if self.settings["report"]:
             self._report(plan, study)
@@ -292,7 +308,7 @@ class Sweep:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
         say(f"ended by {ENDS[ended_by].format(**self.settings)}: {state}")
-        ended = {"by": ended_by, "counted": tally.counted, "n_trials": plan.goals.n_trials}
+        ended = finals.ended(search, self.settings, ended_by)
         if search.study.user_attrs.get(ENDED) != ended:
             search.study.set_user_attr(ENDED, ended)
         if tally.best is None:

@@ -27,6 +27,8 @@ REASON = "reason"
 NO_REASON = "no reason given"
 FOLDER = "folder"
 """A user attribute: where the trial writes, which its worker notes once all parameters are chosen."""
+NAME = "name"
+"""A user attribute of a trial of a list: what is run in it."""
 
 MAX_LOSSES = 3
 """The loss that counts, so that parameters whose trial always gets killed cannot keep a study from ending."""

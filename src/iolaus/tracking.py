@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from iolaus.errors import InputError
 
 if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
     from iolaus.checkpoint import Classifier
     from iolaus.data import Data
@@ -67,9 +69,16 @@ class Nothing:
     def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
         """Do nothing."""
 
-    def register(self, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> str:
-        """Do nothing."""
-        return ""
+    def register(
+        self,
+        study: "Study",
+        folder: Path,
+        found: Mapping[str, Any],
+        accuracies: Sequence[float],
+        trials: Sequence["FrozenTrial"],
+    ) -> str:
+        """Say so."""
+        return "no champion: nothing is tracked"
 
 
 class MLflow:
@@ -166,7 +175,14 @@ class MLflow:
             mlflow.set_tracking_uri(self.uri)
             tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, status)
 
-    def register(self, study: "Study", found: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> str:
+    def register(
+        self,
+        study: "Study",
+        folder: Path,
+        found: Mapping[str, Any],
+        accuracies: Sequence[float],
+        trials: Sequence["FrozenTrial"],
+    ) -> str:
         """Register the winner of a search: see `iolaus.tracking_champion.register`.
 
         Raises:
@@ -175,9 +191,9 @@ class MLflow:
         from iolaus import tracking_champion
 
         mlflow = self._import()
-        with self._explained():
+        with self._explained(), FileLock(folder / "tracking.lock"):  # of two commands at once, one registers
             mlflow.set_tracking_uri(self.uri)
-            return tracking_champion.register(mlflow, study.user_attrs, study.study_name, found, results)
+            return tracking_champion.register(mlflow, study, found, accuracies, trials)
 
     def _import(self) -> Any:
         """MLflow, after what must be said to it before it is imported."""

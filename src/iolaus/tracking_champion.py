@@ -5,9 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
 from iolaus import compare
 from iolaus.errors import InputError
-from iolaus.finals import in_words, mean_in_words
 from iolaus.tracking import first_line, set_environment
 from iolaus.tracking_sweep import RUN_ID
 
@@ -19,55 +21,62 @@ SPLIT = "split"
 """A tag: what val was carved from, and how much."""
 
 
-def register(mlflow: Any, study_attrs: Mapping[str, Any], name: str, found: Mapping[str, Any],
-             results: Sequence[Mapping[str, float]]) -> str:  # fmt: skip
+def register(
+    mlflow: Any, study: Study, found: Mapping[str, Any], accuracies: Sequence[float], trials: Sequence[FrozenTrial]
+) -> str:
     """Register the winner of a search, and make it the champion unless an earlier one is as good; say which.
 
     Of the winner's last runs the first one's model is taken: to choose by test accuracy would flatter it. It takes an
-    earlier champion's place if its mean accuracy on val over the seeds of its finals is higher by Welch's t-test.
+    earlier champion's place if its mean accuracy on val over the seeds of its finals is higher by Welch's t-test, and
+    both were measured on the same split.
 
     Args:
         mlflow: With its tracking URI set.
-        study_attrs: Of the search's study.
-        name: Of the study.
+        study: Of the search.
         found: What its finals came to.
-        results: The metrics of the winner's runs in the finals.
+        accuracies: On val, in [0, 1], of the winner's runs in the finals.
+        trials: The winner's last runs.
+
+    Raises:
+        MlflowException: if the store cannot be used.
     """
     client = mlflow.MlflowClient()
-    run_id = next((run_id for run_id in found["test"]["runs"] if run_id), None)
+    run_id = next((trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs), None)
     run: Any = None if run_id is None else client.get_run(run_id)
     models = [] if run is None or run.outputs is None else run.outputs.model_outputs
     if not models:
         return "no champion: the winner's model is not in MLflow"
     model = f"{PREFIX}{run.data.params['data']}"
-    values = [result["val/accuracy"] for result in results]
     tags = {
-        "study": name, "trial": found["winner"], "overrides": run.data.tags.get("overrides", ""),
-        "sweep_run_id": study_attrs.get(RUN_ID, ""), VALUES: json.dumps(values),
-        "finals": compare.mean_of(values).in_words(100, " %", 2),
-        "test": mean_in_words(found["test"], "test/accuracy"),
-        SPLIT: f"{_digest(run)}, {run.data.params.get('data.val_size')} images for val",
+        "study": study.study_name, "trial": found["winner"], "overrides": run.data.tags.get("overrides", ""),
+        "sweep_run_id": study.user_attrs.get(RUN_ID, ""), VALUES: json.dumps(list(accuracies)),
+        "finals": compare.mean_of(accuracies).in_words(100, " %", 2),
+        "test": compare.mean_in_words(found["test"], "test/accuracy"),
+        SPLIT: f"{run.data.tags.get('data_digest', 'unknown images')}, val_size {run.data.params.get('data.val_size')}",
     }  # fmt: skip
     known = client.search_model_versions(f"name = '{model}'")
     version = next((version for version in known if version.run_id == run.info.run_id), None)
     if version is None:  # the same command twice is one winner
         with contextlib.suppress(mlflow.exceptions.MlflowException):  # there is one already
             client.create_registered_model(model)
-        tags = {key: str(value)[:5000] for key, value in tags.items()}
+        texts = {key: str(value)[:5000] for key, value in tags.items()}
         model_id = models[0].model_id
-        version = client.create_model_version(model, f"models:/{model_id}", run.info.run_id, tags, model_id=model_id)
+        version = client.create_model_version(model, f"models:/{model_id}", run.info.run_id, texts, model_id=model_id)
     earlier = _champion(client, mlflow, model)
     where = f"{model} version {version.version}"
+    why = "the first"
     if earlier is not None and earlier.version == version.version:
         return f"champion: {where} (models:/{model}@{ALIAS})"
-    why = "the first"
     if earlier is not None and earlier.tags.get(SPLIT) != tags[SPLIT]:
-        why = f"version {earlier.version} was compared on another split"
-    elif earlier is not None:
-        more = compare.unpaired(values, json.loads(earlier.tags.get(VALUES, "[]")) or values[:1])
-        words = f"{in_words(more.mean, 'val/accuracy', '+')} on val against version {earlier.version}"
+        return (
+            f"no new champion: {where} was measured on other images than version {earlier.version}, so they cannot be "
+            f"compared; take the alias {ALIAS} from that one in MLflow, and the next command gives it to this one"
+        )
+    if earlier is not None:
+        more = compare.unpaired(accuracies, json.loads(earlier.tags[VALUES]))
+        words = f"{compare.in_words(more.mean, 'val/accuracy', '+')} on val against version {earlier.version}"
         if not (more.told_apart and more.mean > 0):
-            return f"no new champion: {where} has {words}, which is not better beyond the noise"
+            return f"no new champion: {where} is not better beyond the noise ({words})"
         why = f"{words}, p = {more.p:.2g}"
     client.set_registered_model_alias(model, ALIAS, version.version)
     return f"new champion: {where} ({why}): models:/{model}@{ALIAS}"
@@ -97,10 +106,7 @@ def newest(tracking_uri: str, data: str | None = None) -> str | None:
 def _champion(client: Any, mlflow: Any, model: str) -> Any:
     try:
         return client.get_model_version_by_alias(model, ALIAS)
-    except mlflow.exceptions.MlflowException:
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         return None
-
-
-def _digest(run: Any) -> str:
-    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
-    return inputs[0].dataset.digest if inputs else "unknown images"

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from iolaus.current import current_repeat
 from iolaus.finals import FOUND
-from iolaus.listed import PART_OF
 from iolaus.overrides import start_of
+from iolaus.study import OF
 from iolaus.tally import END, INTERRUPTED, REASON, SURPLUS, Tally
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def begin(client: Any, experiment_id: str, study: "Study", folder: Path) -> None
         run_id = _find(client, experiment_id, study)
         if run_id is None:
             tags = {KEY: study.user_attrs[KEY], "study": study.study_name, "output_dir": str(folder)}
-            whole = study.user_attrs.get(PART_OF)
-            found = whole and client.search_runs([experiment_id], f"attributes.run_name = '{whole}'", max_results=1)
-            tags |= {PARENT: found[0].info.run_id} if found else {}
+            whole = study.user_attrs.get(f"{OF}{RUN_ID}")
+            tags |= {} if whole is None else {PARENT: whole}
             run_id = client.create_run(experiment_id, tags=tags, run_name=study.study_name).info.run_id
             for name, value in study.user_attrs.get("iolaus:identity", {}).items():
                 client.log_param(run_id, _param(name), value[:5000])

@@ -28,7 +28,7 @@ from iolaus.errors import InputError
 from iolaus.overrides import one_line
 from iolaus.plan import Plan
 from iolaus.search import Search
-from iolaus.tally import FAILED, FOLDER, INTERRUPTED
+from iolaus.tally import FAILED, FOLDER, INTERRUPTED, NAME
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,8 @@ class Worker:
             raise NoProposalError(f"no parameters could be chosen: {kind}{one_line(error)}") from error
         config = self.compose(trial.number, chosen)
         trial.set_user_attr(FOLDER, str(config.hydra.sweep.subdir))
+        if (name := self.plan.name_of(trial.params)) is not None:
+            trial.set_user_attr(NAME, name)
         if self.plan.repeats == 1:
             return self._values(trial, config)
         runs = []

@@ -1,0 +1,184 @@
+"""Settings that a function lists, run over the same seeds and compared with the first of them."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import HydraContext
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from optuna.study import Study
+
+from iolaus.compare import difference_in_words, mean_in_words
+from iolaus.errors import InputError, require
+from iolaus.listed import COSTS, Listed, require_seed, row_of, set_against
+from iolaus.outcome import objectives, sign_of
+from iolaus.overrides import key_of, one_line, replaced
+from iolaus.plan import Plan
+
+log = logging.getLogger(__name__)
+
+FOUND = "iolaus:comparison"
+"""A user attribute of a study: what its settings came to, as `compared` gives it."""
+AS_IT_IS = "as it is"
+NO_PLACE: Mapping[str, Any] = {
+    "custom_search_space": None,
+    "repeats": 1,
+    "timeout_s": None,
+    "target": None,
+    "patience": None,
+    "enqueue": [],
+}
+"""Keys of ``hydra.sweeper`` that only a search has, with their defaults."""
+
+FORMS = ("{:,.0f}", "{:.1f} s")
+"""How each of `COSTS` is written."""
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""Gives the configuration with these overrides in place of those of the command."""
+
+
+def listed_by(target: str, plan: Plan, context: HydraContext, master: DictConfig) -> dict[str, list[str]]:
+    """The overrides of each setting that a function lists, the first of which is the command's own.
+
+    Args:
+        target: The function, with the arguments of `iolaus.ablation.variants`.
+        plan: Of the command.
+        context: Hydra's.
+        master: The configuration of the sweep.
+
+    Raises:
+        InputError: if there is nothing to compare, or the function cannot be used.
+    """
+    for key, default in NO_PLACE.items():
+        if master.hydra.sweeper[key] != default:
+            raise InputError(
+                f"hydra.sweeper.{key} has no place beside hydra.sweeper.variants, which searches for nothing"
+            )
+    if master.hydra.sweeper.finals.k > 0:
+        raise InputError("hydra.sweeper.finals has no place beside hydra.sweeper.variants, which searches for nothing")
+    if plan.space:
+        searched = ", ".join(parameter.key for parameter in plan.space.parameters)
+        raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
+    loader, given = context.config_loader, plan.overrides({})
+    # of the sweep, not of a run
+    search = [override for override in given if key_of(override.partition("=")[0]) == "hparams_search"]
+
+    def compose(overrides: Sequence[str]) -> DictConfig:
+        return loader.load_sweep_config(master, replaced(search, overrides))
+
+    whitelist = (target,) if context.execution_whitelist is None else context.execution_whitelist
+    try:
+        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=whitelist)
+        found = function(compose(given), compose, loader)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a function of the user's may raise
+        raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
+    everything = {AS_IT_IS: given}
+    for name, overrides in found.items():
+        try:
+            everything[name] = _fitted(given, overrides, compose, loader)
+        except Exception as error:  # Hydra's, of any kind
+            log.warning("«%s» is left out, it cannot be composed: %s", name, one_line(error))
+    if len(everything) == 1:
+        raise InputError("hydra.sweeper.variants has listed nothing that can be composed: name another function there")
+    return everything
+
+
+def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, loader: ConfigLoader) -> list[str]:
+    """Overrides with some of them changed: another option of a group comes without the keys that only the first had."""
+    fitting, gone = list(given), []
+    for group, _, option in (override.partition("=") for override in changed):
+        if not loader.get_group_options(group):
+            continue
+        own = compose([f"{group}={option}"])[group]
+        fitting = [o for o in fitting if not _within(o, group) or _within(o, group).split(".")[0] in own]
+        composed = compose(replaced(fitting, changed))[group]
+        gone += [f"~{group}.{key}" for key in composed if key not in own]
+    fitted = [*replaced(fitting, changed), *gone]
+    compose(fitted)
+    return fitted
+
+
+def _within(override: str, group: str) -> str:
+    """What an override names inside of a group; empty if it names something else."""
+    key = key_of(override.partition("=")[0])
+    return key.removeprefix(f"{group}.") if key.startswith(f"{group}.") else ""
+
+
+def seeds(r: int, config: DictConfig) -> list[int]:
+    """So many seeds, from that of the configuration on.
+
+    Raises:
+        InputError: if these are too few, or it has none.
+    """
+    require(type(r) is int and r >= 2, "hydra.sweeper.seeds", "at least 2, or nothing says how sure a mean is", r)
+    first = require_seed(config)
+    return list(range(first, first + r))
+
+
+def compared(plan: Listed, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> dict[str, Any]:
+    """What each setting came to, and by how much it differs from the first, paired by seed; the worst comes first.
+
+    Args:
+        plan: Of the runs.
+        study: Theirs.
+        settings: Overrides by name.
+        seeds: With which each was run.
+
+    Raises:
+        InputError: if the first came to no value.
+    """
+    rows = [{"name": name, **row_of(plan, study, setting, seeds)} for name, setting in settings.items()]
+    base, others = rows[0], rows[1:]
+    if not base["values"]:
+        raise InputError(
+            f"the command as it is came to no value, so nothing can be compared with it: its tracebacks are in "
+            f"{plan.folder}"
+        )
+    for row in others:
+        set_against(row, base)
+        for cost in COSTS:
+            known = row[cost] is not None and base[cost] is not None and base[cost] > 0
+            row[f"{cost}_ratio"] = row[cost] / base[cost] if known else None
+    sign = sign_of(study, 0)
+    others.sort(key=lambda row: -sign * row["difference"] if "difference" in row else -math.inf)
+    return {"objective": objectives(study)[0], "seeds": list(seeds), "base": base, "rows": others}
+
+
+def table(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The rows of a table in words, its head first."""
+    objective, base = found["objective"], found["base"]
+    yield ["", objective, "difference", "", "parameters", "training time"]
+    costs = ["" if base[cost] is None else form.format(base[cost]) for cost, form in zip(COSTS, FORMS, strict=True)]
+    yield [_name(base), mean_in_words(base, objective), "", "", *costs]
+    for row in found["rows"]:
+        if "difference" not in row:
+            yield [_name(row), mean_in_words(row, objective) if row["values"] else "failed", "", "", "", ""]
+            continue
+        ratios = [row[f"{cost}_ratio"] for cost in COSTS]
+        yield [
+            _name(row),
+            mean_in_words(row, objective),
+            difference_in_words(row, objective),
+            "" if row["told_apart"] else "not told from zero",
+            *("" if ratio is None else f"{ratio:.2f} times" for ratio in ratios),
+        ]
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The comparison in words."""
+    rows = list(table(found))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    yield f"each with {len(found['seeds'])} seeds, paired by seed; mean ± half the 95 % interval"
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield f"of {len(found['rows'])} comparisons one in twenty is told from zero by chance"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """The name of a setting, and how many of its runs failed where others did not."""
+    return f"{row['name']} ({row['failed']} failed)" if row["failed"] and row["values"] else str(row["name"])
