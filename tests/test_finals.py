@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import optuna
 import pytest
 from conftest import Program
@@ -15,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 from sweeps import App, children, kill, wait_until
 
 from iolaus import finals, looks, studies
+from iolaus.callback import SweepCallback
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.listed import left, open_list, ran
@@ -356,3 +358,38 @@ def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_te
     assert (tmp_path / "s" / "report" / "finals.png").exists()
     command()
     assert len(list(looks.looks(tmp_path, "digits"))) == 3
+
+
+def test_in_mlflow_finals_and_test_lie_in_the_sweeps_run_which_has_their_means_and_a_champion(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = program(
+        "-m", "hydra/sweeper=iolaus", "hydra.sweeper.direction=maximize", "hydra.sweeper.study_name=mine",
+        "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=1", "seed=choice(0,1)", "hydra/sweeper/finals=seeds",
+        "hydra.sweeper.finals.k=1", "hydra.sweeper.finals.r=3", "hydra.sweeper.report=false", "tracking=mlflow",
+        "epochs=1", f"hydra.sweep.dir={tmp_path}/s",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    named = {run.info.run_name: run for run in runs if "trial" not in run.data.tags}
+    whole = named["mine"]
+    assert named["mine-finals"].data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert named["mine-test"].data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    winners = [run for run in runs if run.data.tags.get("study") == "mine-test" and "trial" in run.data.tags]
+    accuracies = [run.data.metrics["test/accuracy"] for run in winners]
+    assert len(accuracies) == 3
+    assert whole.data.metrics["test/mean"] == pytest.approx(sum(accuracies) / 3)
+    assert whole.data.metrics["test/n"] == 3
+    assert {"finals/mean", "finals/interval", "finals/optimism", "test/interval"} <= whole.data.metrics.keys()
+    champion = mlflow.MlflowClient().get_model_version_by_alias("iolaus-digits", "champion")
+    assert champion.run_id in [run.info.run_id for run in winners]
+    assert champion.tags["study"] == "mine"
+
+
+def test_the_winner_is_trained_for_the_median_of_its_best_epochs() -> None:
+    results = [{"best_epoch": epoch} for epoch in (9, 1, 4, 3)]
+    found = SweepCallback().final_overrides(OmegaConf.create(), results)
+    assert found == ["train_on_val=true", "epochs=3", "early_stopping.patience=null"]
