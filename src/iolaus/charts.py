@@ -111,7 +111,7 @@ def importances(study: Study) -> "Figure | None":
     order = sorted(found, key=lambda name: found[name])
     percent = np.array([found[name] for name in order])
     ends = np.array([ranges.get(name, (found[name], found[name])) for name in order])
-    reach = np.abs(np.clip(np.stack([percent - ends[:, 0], ends[:, 1] - percent]), 0, None))
+    reach = np.clip(np.stack([percent - ends[:, 0], ends[:, 1] - percent]), 0, None)  # a percentile may lie beyond
     axes.barh(range(len(order)), percent, color=BLUE, height=0.7)
     axes.errorbar(percent, range(len(order)), xerr=reach, fmt="none", ecolor="black", elinewidth=1, capsize=3)
     for y, (value, (_, high)) in enumerate(zip(percent, ends, strict=True)):

@@ -25,8 +25,10 @@ def record(root: Path, data: str, run: str, images: int) -> None:
     """
     line = {"time": datetime.now().isoformat(timespec="seconds"), "data": data, "run": run, "images": images}
     try:
-        with open(root / FILE, "a") as file:
-            file.write(f"\n{json.dumps(line)}\n")  # after whatever a crash has left; short, so that lines do not mix
+        with open(root / FILE, "ab+") as file:
+            file.seek(max(0, file.tell() - 1))
+            unfinished = file.read() not in (b"", b"\n")  # as a crash may leave it
+            file.write(f"{chr(10) * unfinished}{json.dumps(line)}\n".encode())  # short, so that lines do not mix
     except OSError as error:
         raise InputError(
             f"a look at the test images cannot be recorded in {root / FILE} ({error.strerror}): make room, or choose "
