@@ -23,7 +23,7 @@ from iolaus.listed import left, open_list, ran
 from iolaus.plan import Plan
 from iolaus.search import ENDED, GOALS, GROWN, Goals, Search
 from iolaus.space import Space
-from iolaus.tally import END, SURPLUS
+from iolaus.tally import END, FOLDER, LEASE, SURPLUS
 
 NOISY = """
 import hydra, iolaus
@@ -297,7 +297,7 @@ def test_what_followed_a_search_is_found_by_its_name_and_goes_with_it(tmp_path: 
 
 
 def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "seconds=0.4", *FINALS, source=NOISY)
+    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "seconds=0.9", *FINALS, source=NOISY)
     journal = app.study_folder / "finals" / "journal.log"
     with app.start() as process:
         wait_until(lambda: '"state":1' in (journal.read_text() if journal.exists() else ""))  # one is complete
@@ -305,9 +305,17 @@ def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     before = len(pairs(app))
     assert before < 6
+
+    def at_work() -> list[int]:
+        """The processes that hold a run of the finals, which has begun."""
+        study = optuna.load_study(study_name="study-finals", storage=open_storage(str(journal)))
+        running = study.get_trials(states=(TrialState.RUNNING,))
+        held = {int(trial.system_attrs[LEASE]["pid"]) for trial in running if FOLDER in trial.user_attrs}
+        return sorted(held & set(children(process.pid)))
+
     with app.start() as process:
-        wait_until(lambda: len(children(process.pid)) == 2 and len(pairs(app)) > before)
-        kill(children(process.pid)[:1])
+        wait_until(at_work)
+        kill(at_work()[:1])
         assert process.wait(timeout=60) == 0
     assert "lost" in journal.read_text()
     assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]

@@ -65,7 +65,7 @@ def test_the_readmes_training_commands_run_on_digits(command: str, program: Prog
     arguments = shlex.split(command)[2:]
     shorter = ["hydra.sweeper.n_trials=2"] if "hparams_search=optuna" in arguments else []
     if any("finals=" in argument for argument in arguments):
-        shorter += ["hydra.sweeper.finals.k=1", "hydra.sweeper.finals.r=2", "hydra.sweeper.n_jobs=1"]
+        shorter += ["hydra.sweeper.finals.k=1", "hydra.sweeper.finals.r=3", "hydra.sweeper.n_jobs=1"]
     if any(argument.startswith("model=") for argument in arguments):
         shorter.append("model.hidden_sizes=[16]")
     if "experiment=udacity" in arguments:
