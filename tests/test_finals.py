@@ -19,10 +19,11 @@ from iolaus import finals, looks, studies
 from iolaus.callback import SweepCallback
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.listed import left, open_list, ran
+from iolaus.listed import Listed, left, open_part, queue, ran
 from iolaus.plan import Plan
 from iolaus.search import ENDED, GOALS, GROWN, Goals, Search
 from iolaus.space import Space
+from iolaus.study import IDENTITY, MADE
 from iolaus.tally import END, FOLDER, LEASE, SURPLUS
 
 NOISY = """
@@ -40,7 +41,6 @@ if __name__ == "__main__":
     ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05, "seed": 0})
     main()
 """
-LIST = {"part of": "study"}
 FINALS = ["hydra/sweeper/finals=seeds", "hydra.sweeper.finals.k=2", "hydra.sweeper.finals.r=3"]
 
 
@@ -67,7 +67,7 @@ def compared(tmp_path: Path, runs: Mapping[float, Mapping[int, tuple[float, floa
     study = searched({x: max(value for value, _, _ in by_seed.values()) + 0.001 for x, by_seed in runs.items()})
     chosen = finals.select(study, len(runs), overrides)
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
-    plan, again = open_list(plan_in(tmp_path), "finals", listed(*chosen.values()), seeds, ["maximize"], LIST)
+    plan, again = listing(tmp_path, listed(*chosen.values()), seeds)
     while any(trial.state == TrialState.WAITING for trial in again.get_trials(deepcopy=False)):
         trial = again.ask()
         (x, seed) = (override.split("=")[1] for override in plan.suggest(trial, OmegaConf.create(), None))
@@ -82,6 +82,17 @@ def compared(tmp_path: Path, runs: Mapping[float, Mapping[int, tuple[float, floa
 
 def listed(*settings: list[str]) -> dict[str, list[str]]:
     return {" ".join(setting): setting for setting in settings}
+
+
+def listing(
+    folder: Path, settings: Mapping[str, list[str]], seeds: list[int], made: str = "once"
+) -> tuple[Listed, Study]:
+    """The finals of a study of this folder that was made once, or anew."""
+    whole = optuna.create_study(study_name="study")
+    whole.set_user_attr(IDENTITY, {})
+    whole.set_user_attr(MADE, made)
+    plan, study = open_part(plan_in(folder), whole, "finals", ["maximize"])
+    return queue(plan, study, settings, seeds), study
 
 
 def plan_in(folder: Path) -> Plan:
@@ -202,10 +213,10 @@ def test_a_search_that_its_time_has_ended_may_be_followed_until_more_is_asked_fo
 
 
 def test_each_setting_is_queued_once_with_each_seed_also_when_the_list_grows(tmp_path: Path) -> None:
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"], ["x=2", "seed=7"]), [1, 2], ["minimize"], LIST)
+    plan, study = listing(tmp_path, listed(["x=1"], ["x=2", "seed=7"]), [1, 2])
     assert plan.goals.n_trials == 4
-    open_list(plan_in(tmp_path), "finals", listed(["x=1"], ["x=2"]), [1, 2], ["minimize"], LIST)
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=3"], ["x=1"]), [1, 2, 3], ["minimize"], LIST)
+    listing(tmp_path, listed(["x=1"], ["x=2"]), [1, 2])
+    plan, study = listing(tmp_path, listed(["x=3"], ["x=1"]), [1, 2, 3])
     assert plan.goals.n_trials == len(study.trials) == 4 + 3 + 1
     assert plan.settings == [["x=1"], ["x=2"], ["x=3"]]
     trial = study.ask()
@@ -215,31 +226,31 @@ def test_each_setting_is_queued_once_with_each_seed_also_when_the_list_grows(tmp
 
 
 def test_the_order_of_overrides_makes_no_other_setting_and_a_plus_is_kept(tmp_path: Path) -> None:
-    open_list(plan_in(tmp_path), "finals", listed(["a=1", "+b=2", "+seed=0"]), [1], ["minimize"], LIST)
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["+b=2", "a=1", "+seed=0"]), [1], ["minimize"], LIST)
+    listing(tmp_path, listed(["a=1", "+b=2", "+seed=0"]), [1])
+    plan, study = listing(tmp_path, listed(["+b=2", "a=1", "+seed=0"]), [1])
     assert len(study.trials) == 1
     assert plan.suggest(study.ask(), OmegaConf.create(), None) == ["a=1", "+b=2", "+seed=1"]
 
 
 def test_runs_of_an_earlier_study_of_this_name_are_none_of_a_lists(tmp_path: Path) -> None:
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1], ["minimize"], LIST)
+    plan, study = listing(tmp_path, listed(["x=1"]), [1])
     plan.suggest(trial := study.ask(), OmegaConf.create(), None)
     study.tell(trial, 0.5)
     assert left(plan, study, [["x=1"]], [1]) == 0
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1], ["minimize"], {**LIST, "made": "anew"})
+    plan, study = listing(tmp_path, listed(["x=1"]), [1], "anew")
     assert left(plan, study, [["x=1"]], [1]) == 1
     assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 
 
 def test_a_list_cannot_be_grown_and_a_surplus_run_is_queued_again(tmp_path: Path) -> None:
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1, 2], ["minimize"], LIST)
+    plan, study = listing(tmp_path, listed(["x=1"]), [1, 2])
     study.set_user_attr(GOALS, dataclasses.asdict(plan.goals))
     with pytest.raises(InputError, match="goes through a list of 2 points: it cannot grow beyond"):
         studies.grow(studies.Kept(study, tmp_path, True), 10)
     plan.suggest(trial := study.ask(), OmegaConf.create(), None)
     study._storage.set_trial_system_attr(trial._trial_id, END, SURPLUS)
     study.tell(trial, state=TrialState.FAIL)
-    plan, study = open_list(plan_in(tmp_path), "finals", listed(["x=1"]), [1, 2], ["minimize"], LIST)
+    plan, study = listing(tmp_path, listed(["x=1"]), [1, 2])
     assert len(study.trials) == 3
     assert plan.goals.n_trials == 2
 
@@ -320,6 +331,41 @@ def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
     assert "lost" in journal.read_text()
     assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
     assert len([trial for trial in app.trials() if trial.state == TrialState.COMPLETE]) == 4
+
+
+def test_two_commands_at_once_run_each_of_the_finals_once_and_name_one_winner(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "seconds=0.4", *FINALS, source=NOISY)
+    processes = [app.start(out=tmp_path / f"{i}.out") for i in range(2)]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
+    winners = [line for i in range(2) for line in (tmp_path / f"{i}.out").read_text().splitlines() if "winner:" in line]
+    assert len(winners) == 2
+    assert winners[0] == winners[1]
+
+
+def test_finals_that_were_asked_to_stop_name_no_winner_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "seconds=0.4", *FINALS, source=NOISY)
+    with app.start() as process:
+        wait_until(lambda: list((app.study_folder / "finals").glob("0/.hydra")))
+        studies.stop(studies.find_one("study-finals", tmp_path))
+        out = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "the workers ended early" in out
+    assert "winner:" not in out
+    assert "winner:" in app.run()
+    assert len(pairs(app)) == 6
+
+
+def test_in_a_database_what_follows_a_search_lies_beside_it_and_goes_with_it(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", f"hydra.sweeper.storage={storage}",
+              *FINALS, source=NOISY)  # fmt: skip
+    assert "winner:" in app.run()
+    assert sorted(optuna.get_all_study_names(storage)) == ["study", "study-finals"]
+    assert not (app.study_folder / "finals" / "journal.log").exists()
+    studies.delete(studies.find_one("study", tmp_path, storage))
+    assert optuna.get_all_study_names(storage) == []
+    assert not list((app.study_folder / "finals").glob("[0-9]"))
 
 
 def test_ctrl_c_in_the_finals_ends_the_command_and_the_same_one_goes_on(tmp_path: Path) -> None:

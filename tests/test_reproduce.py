@@ -1,11 +1,13 @@
+import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 from conftest import Program
 
-from iolaus import provenance, reproduce
+from iolaus import checkpoint, engine, provenance, reproduce
 from iolaus.errors import InputError
 
 
@@ -66,6 +68,35 @@ def test_a_trial_is_repeated_bitwise(program: Program, tmp_path: Path, digits_ro
     shutil.rmtree(tmp_path / "multirun" / "s" / "1")
     gone = program("from_trial=s/1", f"root={tmp_path}", defaults=False)
     assert "/multirun/s/1) has no run.json, so what it was made of is not known" in gone.message
+
+
+def test_a_repetition_that_was_interrupted_is_gone_on_with(
+    program: Program,
+    home: Path,
+    digits_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program("tracking=mlflow", f"root={home}", "seed=5", "epochs=3")
+    save = checkpoint.save_state
+
+    def interrupted(path: Path, state: engine.State, *rest: Any) -> None:
+        save(path, state, *rest)
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+
+    where = [f"root={home}", f"data.root={digits_root}", f"hydra.run.dir={home}/half"]
+    monkeypatch.setattr(checkpoint, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        program(f"from_run={last_run(home)}", *where, defaults=False)
+    monkeypatch.setattr(checkpoint, "save_state", save)
+    (command,) = [line for line in "".join(capsys.readouterr()).splitlines() if line.startswith("to go on:")]
+    arguments = shlex.split(command.partition("train.py ")[2])
+    assert not any(argument.startswith("from_run=") for argument in arguments)
+    for way in (arguments, [f"resume={home}/half/checkpoint.pt"]):
+        done = program(*way, f"hydra.run.dir={home}/rest", defaults=False)
+        assert done.code == 0, done.err
+        assert "kept epoch" in done.out
 
 
 def test_what_has_changed_since_is_said() -> None:

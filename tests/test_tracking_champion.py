@@ -33,7 +33,8 @@ def register(run_id: str | None, accuracies: list[float]) -> str:
         optuna.trial.create_trial(value=0.9, user_attrs=attrs),
     ]
     found = {"winner": 3, "test": {"values": [0.9], "mean": 0.9, "interval": None, "n": 1}}
-    return tracking_champion.register(mlflow, study, found, accuracies, trials)
+    winner = tracking_champion.Winner(study, Path(), found, accuracies, trials)
+    return tracking_champion.register(mlflow, winner)
 
 
 def test_a_champion_is_replaced_only_by_one_that_is_better_beyond_the_noise(program: Program, tmp_path: Path) -> None:

@@ -61,9 +61,11 @@ class SweepCallback(Callback):
         trials: Sequence["FrozenTrial"],
     ) -> dict[str, str]:
         """Have the tracker register the winner, and give what came of it."""
+        from iolaus.tracking_champion import Winner
+
         accuracies = [result["val/accuracy"] for result in results]
-        champion = instantiate(config.tracking).register(study, Path(config.hydra.sweep.dir), found, accuracies, trials)
-        return {"champion": champion}
+        winner = Winner(study, Path(config.hydra.sweep.dir), found, accuracies, trials)
+        return {"champion": instantiate(config.tracking).register(winner)}
 
     def on_report(self, config: DictConfig, study: "Study") -> None:
         """Have the report say how often the test images were looked at."""

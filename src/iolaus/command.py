@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from iolaus.config import flatten
 from iolaus.errors import InputError
-from iolaus.overrides import any_value, did_you_mean, key_of, one_line, overrides, parse
+from iolaus.overrides import any_value, did_you_mean, key_in, key_of, one_line, overrides, parse
 from iolaus.space import Condition, Parameter, Space, read_when
 
 
@@ -41,7 +41,7 @@ class Command:
         """Overrides by name, which may begin with a +."""
         self.deletions: list[str] = []
         """Overrides that begin with a ~."""
-        self.named = {key_of(argument.partition("=")[0]) for argument in arguments}
+        self.named = {key_in(argument) for argument in arguments}
         """Keys that the command line names."""
         self._read(settings, arguments)
 

@@ -260,6 +260,7 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     if saved is None or not saved.is_file():
         return list(argv)
     given = {key_of(arg) for arg in argv}
+    given |= {"from_run", "from_trial"}  # what these stood for is among the recorded
     recorded = [override for override in harmless(map(str, OmegaConf.load(saved))) if "_target_" not in override]
     return [override for override in recorded if key_of(override) not in given] + list(argv)
 
@@ -281,7 +282,7 @@ def key_of(override: str) -> str:
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
     """The shell command that goes on with a run that was started with `overrides`."""
-    kept = [override for override in overrides if key_of(override) != "resume"]
+    kept = [override for override in overrides if key_of(override) not in ("resume", "from_run", "from_trial")]
     path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
     return shlex.join(["python", sys.argv[0], *config_options(sys.argv[1:]), *kept, f"resume={path}"])
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -17,11 +16,11 @@ from iolaus.compare import mean_of, paired
 from iolaus.current import RESULTS
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
-from iolaus.overrides import key_of
-from iolaus.plan import Plan
+from iolaus.overrides import key_in
+from iolaus.plan import Plan, claimed
 from iolaus.search import Goals
 from iolaus.space import Space
-from iolaus.study import IDENTITY, Direction, open_study
+from iolaus.study import IDENTITY, Direction, facts_of_part, inherit, open_study
 from iolaus.tally import END, SURPLUS, Tally, is_tried_again
 
 FINALS, TEST = "finals", "test"
@@ -30,8 +29,6 @@ SETTING, SEED = "setting", "seed"
 """The parameters of such a trial: the place of its setting in the list, and its seed."""
 SETTINGS = "iolaus:settings"
 """A user attribute of the study: the list, to which is only added."""
-PART_OF = "iolaus:part_of"
-"""A user attribute of the study: the name of the one that it is a part of."""
 FINAL = "iolaus:final"
 """A user attribute of the study: its runs look at test images, and that is what their value is of."""
 COSTS = ("params", "fit_s")
@@ -65,75 +62,77 @@ class Listed(Plan):
         return self.overrides(params)
 
 
-def open_list(
-    of: Plan,
-    part: str,
-    settings: Mapping[str, Sequence[str]],
-    seeds: Sequence[int],
-    directions: Sequence[Direction],
-    facts: Mapping[str, str],
-    *,
-    final: bool = False,
-) -> tuple[Listed, Study]:
-    """Open or make a study, and put what it lacks of the list into its queue.
+def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]) -> tuple[Plan, Study]:
+    """Open or make a study of what follows another, in a folder of its own; one that followed another is begun anew.
 
     Args:
-        of: The plan of the study that it is a part of.
-        part: Names its folder in the other's, and itself after the other's name; empty: it is that study.
+        of: The plan of the other.
+        whole: The other.
+        part: Names the folder, and the study after the other's name; `TEST` may look at test images.
+        directions: Of its objectives.
+    """
+    folder = Path(of.folder) / part
+    in_folder = of.storage == str(Path(of.folder) / "journal.log")
+    plan = dataclasses.replace(
+        of,
+        storage=str(folder / "journal.log") if in_folder else of.storage,
+        study_name=f"{of.study_name}-{part}",
+        folder=str(folder),
+        final=part == TEST,
+    )
+    facts = facts_of_part(whole)
+    with claimed(plan):
+        storage = open_storage(plan.storage)
+        if plan.study_name in optuna.get_all_study_names(storage):
+            known = optuna.load_study(study_name=plan.study_name, storage=storage)
+            if known.user_attrs.get(IDENTITY) not in (None, facts):
+                optuna.delete_study(study_name=plan.study_name, storage=storage)
+        study = open_study(storage, plan.study_name, directions, facts, "refuse")
+        inherit(study, whole)
+        if plan.final and FINAL not in study.user_attrs:
+            study.set_user_attr(FINAL, True)
+    return plan, study
+
+
+def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> Listed:
+    """Put what a study lacks of a list into its queue, and give the plan of its runs.
+
+    Args:
+        of: A plan of the study.
+        study: It is there.
         settings: The overrides of each by name; a seed among them is replaced.
         seeds: With which each is run.
-        directions: Of the objectives.
-        facts: Its identity; a part that has another one is of an earlier study, and begun anew.
-        final: Whether all is chosen already, so that the task may look at test images.
-
-    Raises:
-        InputError: if the study was made with another identity, or cannot be opened.
     """
-    folder = Path(of.folder) / part if part else Path(of.folder)
-    name = f"{of.study_name}-{part}" if part else of.study_name
-    in_folder = bool(part) and of.storage == str(Path(of.folder) / "journal.log")
-    where = str(folder / "journal.log") if in_folder else of.storage
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "claim.lock"):  # of two commands at once, one fills the queue
-        storage = open_storage(where)
-        if part and name in optuna.get_all_study_names(storage):
-            known = optuna.load_study(study_name=name, storage=storage)
-            if known.user_attrs.get(IDENTITY) not in (None, dict(facts)):
-                optuna.delete_study(study_name=name, storage=storage)
-        study = open_study(storage, name, directions, facts, "refuse")
-        for attr, value in ((PART_OF, of.study_name if part else None), (FINAL, final)):
-            if value and study.user_attrs.get(attr) != value:
-                study.set_user_attr(attr, value)
-        everything: list[list[str]] = study.user_attrs.get(SETTINGS, [])
+    with claimed(of):
         wanted = [without_seed(setting) for setting in settings.values()]
+        everything: list[list[str]] = study.user_attrs.get(SETTINGS, [])
         more = [setting for setting in wanted if _place(everything, setting) is None]
         if more:
             everything = [*everything, *more]
             study.set_user_attr(SETTINGS, everything)
+        places = [_place(everything, setting) for setting in wanted]
         queued = _queued(study)
         for seed in seeds:  # not before each setting has run with one is any run with the next
-            for setting in wanted:
-                pair = _place(everything, setting), seed
-                if pair not in queued:
-                    study.enqueue_trial(dict(zip((SETTING, SEED), pair, strict=True)))
-                    queued.add(pair)
+            for place in places:
+                if (place, seed) not in queued:
+                    study.enqueue_trial({SETTING: place, SEED: seed})
+                    queued.add((place, seed))
         total = Tally.of(study, study.get_trials(deepcopy=False)).settings
-    signs = {override.partition("=")[0] for setting in settings.values() for override in setting}
-    places = [_place(everything, setting) for setting in wanted]
+    added = any(override.startswith(f"+{SEED}=") for setting in settings.values() for override in setting)
     plan = Listed(
-        storage=where, study_name=name, folder=str(folder),
+        storage=of.storage, study_name=of.study_name, folder=of.folder, final=of.final,
         goals=Goals(total, max_failure_rate=1.0, limit=total), space=Space(), fixed={}, deletions=(),
         custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
-        pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0, final=final, settings=everything,
+        pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0, settings=everything,
         names={place: name for place, name in zip(places, settings, strict=True) if place is not None},
-        seed_key=f"+{SEED}" if f"+{SEED}" in signs else SEED,
+        seed_key=f"+{SEED}" if added else SEED,
     )  # fmt: skip
-    return dataclasses.replace(plan, goals=plan.begun(study).goals), study
+    return dataclasses.replace(plan, goals=plan.begun(study).goals)
 
 
 def without_seed(overrides: Sequence[str]) -> list[str]:
     """Overrides but that of the seed."""
-    return [override for override in overrides if key_of(override.partition("=")[0]) != SEED]
+    return [override for override in overrides if key_in(override) != SEED]
 
 
 def left(plan: Listed, study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:

@@ -28,7 +28,8 @@ def record(root: Path, data: str, run: str, images: int) -> None:
         with open(root / FILE, "ab+") as file:
             file.seek(max(0, file.tell() - 1))
             unfinished = file.read() not in (b"", b"\n")  # as a crash may leave it
-            file.write(f"{chr(10) * unfinished}{json.dumps(line)}\n".encode())  # short, so that lines do not mix
+            text = json.dumps(line)
+            file.write(f"\n{text}\n".encode() if unfinished else f"{text}\n".encode())  # short: lines do not mix
     except OSError as error:
         raise InputError(
             f"a look at the test images cannot be recorded in {root / FILE} ({error.strerror}): make room, or choose "

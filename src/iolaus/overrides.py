@@ -32,6 +32,11 @@ def key_of(name: str) -> str:
     return start_of(name).lstrip("+").split("@")[0]
 
 
+def key_in(override: str) -> str:
+    """The key that an override names."""
+    return key_of(override.partition("=")[0])
+
+
 def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str, BaseDistribution | str]:
     """What an override searches, or the text that it sets, by key, as the official sweeper reads it but for two forms.
 
@@ -98,10 +103,10 @@ def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Se
 
 def replaced(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
     """Overrides with others in the place of those for the same keys, which keep their plus."""
-    named = {key_of(override.partition("=")[0]) for override in by}
-    kept = [override for override in overrides if key_of(override.partition("=")[0]) not in named]
-    added = {key_of(override.partition("=")[0]) for override in overrides if override.startswith("+")}
-    signs = ["+" if key_of(override.partition("=")[0]) in added else "" for override in by]
+    named = {key_in(override) for override in by}
+    kept = [override for override in overrides if key_in(override) not in named]
+    added = {key_in(override) for override in overrides if override.startswith("+")}
+    signs = ["+" if key_in(override) in added else "" for override in by]
     return [
         *kept,
         *(f"{sign}{override.lstrip('+')}" if sign else override for sign, override in zip(signs, by, strict=True)),

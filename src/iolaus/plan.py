@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.exceptions import ExperimentalWarning
@@ -155,6 +156,12 @@ class Plan:
         pruner = _instantiate(dict(self.pruner), "optuna.pruners.*")
         assert isinstance(pruner, BasePruner)
         return pruner
+
+
+def claimed(plan: Plan) -> FileLock:
+    """A lock that one command on a host holds while it makes a plan's study, or fills its queue; its folder is made."""
+    Path(plan.folder).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(plan.folder) / "claim.lock")
 
 
 def _instantiate(config: Mapping[str, Any], *allowed: str) -> Any:

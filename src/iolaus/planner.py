@@ -18,7 +18,7 @@ from optuna.pruners import NopPruner
 from iolaus.command import Command, settings_of
 from iolaus.errors import InputError, is_number, require
 from iolaus.journal import absolute
-from iolaus.overrides import did_you_mean, key_of, overrides, start_of
+from iolaus.overrides import did_you_mean, key_in, overrides, start_of
 from iolaus.plan import Plan
 from iolaus.search import Goals
 from iolaus.space import WHEN, grid
@@ -149,7 +149,7 @@ class Planner:
 
     def _explain(self, error: Exception, branch: Sequence[str]) -> None:
         """Raise an error that names the key that a branch does not have, if there is one."""
-        groups = [override for override in branch if self.command.is_group(key_of(override.split("=")[0]))]
+        groups = [override for override in branch if self.command.is_group(key_in(override))]
         try:
             known = settings_of(self.loader.load_sweep_config(self.config, groups))
         except ConfigCompositionException:

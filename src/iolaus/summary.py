@@ -19,7 +19,7 @@ from iolaus.atomic import replaced
 from iolaus.command import settings_of
 from iolaus.config import config_options
 from iolaus.outcome import best_trials
-from iolaus.overrides import as_element, key_of, start_of
+from iolaus.overrides import as_element, key_in, start_of
 from iolaus.plan import Plan
 from iolaus.tally import FOLDER, Tally, best_of
 
@@ -133,7 +133,7 @@ def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: Dict
         return loader.load_configuration(master.hydra.job.config_name, overrides, RunMode.RUN)
 
     # What the search chose of the groups comes first: the keys of what it did not choose are not there.
-    choices = single([o for o in kept if loader.get_group_options(key_of(o.partition("=")[0]))]).hydra.runtime.choices
+    choices = single([o for o in kept if loader.get_group_options(key_in(o))]).hydra.runtime.choices
     groups = [
         f"{'' if group in choices else '+'}{group}={'null' if option is None else option}"
         for group, option in trial.hydra.runtime.choices.items()

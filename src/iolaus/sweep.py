@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -28,13 +27,13 @@ from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
 from iolaus.launch import Launch, give_up_dying, wait_for_others
-from iolaus.listed import FINALS, TEST, Listed, left, open_list, ran, require_seed
+from iolaus.listed import FINALS, TEST, Listed, left, open_part, queue, ran, require_seed
 from iolaus.live import why_failed
 from iolaus.overrides import one_line, replaced
-from iolaus.plan import Plan
+from iolaus.plan import Plan, claimed
 from iolaus.planner import Planner, set_folder
 from iolaus.search import ENDED, ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
-from iolaus.study import STUDY_FOLDER, Direction, directions_of, facts_of_part, inherit, open_study
+from iolaus.study import STUDY_FOLDER, Direction, directions_of, open_study
 from iolaus.summary import command as shown_command
 from iolaus.summary import overrides_of, passed, summary, write_report, write_results
 from iolaus.tally import INTERRUPTED, LOST
@@ -105,12 +104,8 @@ class Sweep:
             if final is not None:
                 say(f"then the best {final.k} settings with {final.r} new seeds each, and the winner with these seeds")
             return
-        Path(plan.folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(plan.folder) / "claim.lock"):  # of two commands at once, one makes the study
-            study = open_study(
-                open_storage(plan.storage), plan.study_name, planner.directions, facts, self.settings["on_mismatch"],
-                plan.space,
-            )  # fmt: skip
+        with claimed(plan):
+            study = self._opened(plan, planner.directions, facts)
             plan = plan.begun(study)
             _note(plan, study)
             enqueue(study, first)
@@ -120,6 +115,10 @@ class Sweep:
             self._search(plan, study)
         if final is not None:
             self._confirm(final, plan, study)
+
+    def _opened(self, plan: Plan, directions: Sequence[Direction], facts: Mapping[str, str]) -> Study:
+        storage, name = open_storage(plan.storage), plan.study_name
+        return open_study(storage, name, directions, facts, self.settings["on_mismatch"], plan.space)
 
     def _search(self, plan: Plan, study: Study) -> None:
         """Search until there is nothing left to claim, and show the best."""
@@ -207,12 +206,11 @@ class Sweep:
         self, plan: Plan, study: Study, part: str, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]
     ) -> tuple[Listed, Study]:
         """Run a list that follows a search, in a study of its own."""
-        final = part == TEST
-        directions: Sequence[Direction] = ["maximize"] if final else directions_of(study)
-        part_plan, runs = open_list(plan, part, settings, seeds, directions, facts_of_part(study), final=final)
-        inherit(runs, study)
-        self._run_list(part_plan, runs, settings.values(), seeds)
-        return part_plan, runs
+        directions: Sequence[Direction] = ["maximize"] if part == TEST else directions_of(study)
+        opened, runs = open_part(plan, study, part, directions)
+        listed = queue(opened, runs, settings, seeds)
+        self._run_list(listed, runs, settings.values(), seeds)
+        return listed, runs
 
     def _confirm(self, final: finals.Rule, plan: Plan, study: Study) -> None:
         """Run the best settings again with new seeds, and the winner as it is to be used."""
@@ -255,7 +253,9 @@ class Sweep:
             for name, overrides in found.items():
                 say(f"  {name}: {' '.join(overrides)}")
             return
-        listed, study = open_list(plan, "", found, seeds, directions, facts)
+        with claimed(plan):
+            study = self._opened(plan, directions, facts)
+        listed = queue(plan, study, found, seeds)
         self._run_list(listed, study, found.values(), seeds)
         comparison = variants.compared(listed, study, found, seeds)
         if study.user_attrs.get(variants.FOUND) != comparison:

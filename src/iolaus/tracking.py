@@ -10,7 +10,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ from iolaus.errors import InputError
 
 if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import Trial
 
     from iolaus.checkpoint import Classifier
     from iolaus.data import Data
+    from iolaus.tracking_champion import Winner
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +70,7 @@ class Nothing:
     def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
         """Do nothing."""
 
-    def register(
-        self,
-        study: "Study",
-        folder: Path,
-        found: Mapping[str, Any],
-        accuracies: Sequence[float],
-        trials: Sequence["FrozenTrial"],
-    ) -> str:
+    def register(self, winner: "Winner") -> str:
         """Say so."""
         return "no champion: nothing is tracked"
 
@@ -175,14 +169,7 @@ class MLflow:
             mlflow.set_tracking_uri(self.uri)
             tracking_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, status)
 
-    def register(
-        self,
-        study: "Study",
-        folder: Path,
-        found: Mapping[str, Any],
-        accuracies: Sequence[float],
-        trials: Sequence["FrozenTrial"],
-    ) -> str:
+    def register(self, winner: "Winner") -> str:
         """Register the winner of a search: see `iolaus.tracking_champion.register`.
 
         Raises:
@@ -191,9 +178,9 @@ class MLflow:
         from iolaus import tracking_champion
 
         mlflow = self._import()
-        with self._explained(), FileLock(folder / "tracking.lock"):  # of two commands at once, one registers
+        with self._explained(), FileLock(winner.folder / "tracking.lock"):  # of two commands at once, one registers
             mlflow.set_tracking_uri(self.uri)
-            return tracking_champion.register(mlflow, study, found, accuracies, trials)
+            return tracking_champion.register(mlflow, winner)
 
     def _import(self) -> Any:
         """MLflow, after what must be said to it before it is imported."""

@@ -3,6 +3,8 @@
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
@@ -21,9 +23,26 @@ SPLIT = "split"
 """A tag: what val was carved from, and how much."""
 
 
-def register(
-    mlflow: Any, study: Study, found: Mapping[str, Any], accuracies: Sequence[float], trials: Sequence[FrozenTrial]
-) -> str:
+@dataclass(frozen=True)
+class Winner:
+    """The winner of a search's finals.
+
+    Args:
+        study: Of the search.
+        folder: Of the same.
+        found: What its finals came to.
+        accuracies: On val, in [0, 1], of the winner's runs in the finals.
+        trials: Its last runs.
+    """
+
+    study: Study
+    folder: Path
+    found: Mapping[str, Any]
+    accuracies: Sequence[float]
+    trials: Sequence[FrozenTrial]
+
+
+def register(mlflow: Any, winner: Winner) -> str:
     """Register the winner of a search, and make it the champion unless an earlier one is as good; say which.
 
     Of the winner's last runs the first one's model is taken: to choose by test accuracy would flatter it. It takes an
@@ -32,26 +51,24 @@ def register(
 
     Args:
         mlflow: With its tracking URI set.
-        study: Of the search.
-        found: What its finals came to.
-        accuracies: On val, in [0, 1], of the winner's runs in the finals.
-        trials: The winner's last runs.
+        winner: With runs in that store.
 
     Raises:
         MlflowException: if the store cannot be used.
     """
     client = mlflow.MlflowClient()
-    run_id = next((trial.user_attrs[RUN_ID] for trial in trials if RUN_ID in trial.user_attrs), None)
+    run_id = next((trial.user_attrs[RUN_ID] for trial in winner.trials if RUN_ID in trial.user_attrs), None)
     run: Any = None if run_id is None else client.get_run(run_id)
     models = [] if run is None or run.outputs is None else run.outputs.model_outputs
     if not models:
         return "no champion: the winner's model is not in MLflow"
     model = f"{PREFIX}{run.data.params['data']}"
     tags = {
-        "study": study.study_name, "trial": found["winner"], "overrides": run.data.tags.get("overrides", ""),
-        "sweep_run_id": study.user_attrs.get(RUN_ID, ""), VALUES: json.dumps(list(accuracies)),
-        "finals": compare.mean_of(accuracies).in_words(100, " %", 2),
-        "test": compare.mean_in_words(found["test"], "test/accuracy"),
+        "study": winner.study.study_name, "trial": winner.found["winner"],
+        "overrides": run.data.tags.get("overrides", ""),
+        "sweep_run_id": winner.study.user_attrs.get(RUN_ID, ""), VALUES: json.dumps(list(winner.accuracies)),
+        "finals": compare.mean_of(winner.accuracies).in_words(100, " %", 2),
+        "test": compare.mean_in_words(winner.found["test"], "test/accuracy"),
         SPLIT: f"{run.data.tags.get('data_digest', 'unknown images')}, val_size {run.data.params.get('data.val_size')}",
     }  # fmt: skip
     known = client.search_model_versions(f"name = '{model}'")
@@ -73,7 +90,7 @@ def register(
             f"compared; take the alias {ALIAS} from that one in MLflow, and the next command gives it to this one"
         )
     if earlier is not None:
-        more = compare.unpaired(accuracies, json.loads(earlier.tags[VALUES]))
+        more = compare.unpaired(winner.accuracies, json.loads(earlier.tags[VALUES]))
         words = f"{compare.in_words(more.mean, 'val/accuracy', '+')} on val against version {earlier.version}"
         if not (more.told_apart and more.mean > 0):
             return f"no new champion: {where} is not better beyond the noise ({words})"

@@ -15,7 +15,7 @@ from iolaus.compare import difference_in_words, mean_in_words
 from iolaus.errors import InputError, require
 from iolaus.listed import COSTS, Listed, require_seed, row_of, set_against
 from iolaus.outcome import objectives, sign_of
-from iolaus.overrides import key_of, one_line, replaced
+from iolaus.overrides import key_in, one_line, replaced
 from iolaus.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def listed_by(target: str, plan: Plan, context: HydraContext, master: DictConfig
         raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
     loader, given = context.config_loader, plan.overrides({})
     # of the sweep, not of a run
-    search = [override for override in given if key_of(override.partition("=")[0]) == "hparams_search"]
+    search = [override for override in given if key_in(override) == "hparams_search"]
 
     def compose(overrides: Sequence[str]) -> DictConfig:
         return loader.load_sweep_config(master, replaced(search, overrides))
@@ -105,7 +105,7 @@ def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, load
 
 def _within(override: str, group: str) -> str:
     """What an override names inside of a group; empty if it names something else."""
-    key = key_of(override.partition("=")[0])
+    key = key_in(override)
     return key.removeprefix(f"{group}.") if key.startswith(f"{group}.") else ""
 
 
