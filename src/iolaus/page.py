@@ -34,7 +34,7 @@ PICTURES = {
     "finals": (
         "Finals",
         "Each row is one of the best settings, run again with seeds that no trial had: the bar is the 95 % interval of "
-        "its mean, the diamond what its best trial had been in the search.",
+        "its mean, the thin marks are its runs, and the diamond is what its best trial had been in the search.",
     ),
     "effects": (
         "What each component is worth",
