@@ -138,20 +138,21 @@ def test_the_seeds_are_new_and_the_same_each_time() -> None:
         ({"k": -1, "r": 5}, "finals.k must be at least 1, or 0 for none, but got -1"),
         ({"k": 3, "r": 2}, "finals.r must be at least 3"),
         ({"k": 30, "r": 5}, "finals.k must be at most hydra.sweeper.n_trials=20"),
-        ({"k": 3}, "finals must be such as {k: 3, r: 5}"),
+        ({"k": 3}, "finals must be such as {k: 3, r: 5, n_test: null}"),
+        ({"k": 3, "r": 5, "n_test": 0}, "finals.n_test must be at least 1, or null for as many as r, but got 0"),
     ],
 )
 def test_finals_that_cannot_be_are_refused_before_the_search(given: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        finals.read(given, ["maximize"], 20, OmegaConf.create({"seed": 0}))
+        finals.read({"n_test": None, **given} if "r" in given else given, ["maximize"], 20, OmegaConf.create({"seed": 0}))
 
 
 def test_finals_need_one_objective_and_a_seed() -> None:
     with pytest.raises(InputError, match="needs one objective, but there are 2"):
-        finals.read({"k": 1, "r": 3}, ["maximize", "minimize"], 20, OmegaConf.create({"seed": 0}))
+        finals.read({"k": 1, "r": 3, "n_test": None}, ["maximize", "minimize"], 20, OmegaConf.create({"seed": 0}))
     with pytest.raises(InputError, match="seed must be a whole number"):
-        finals.read({"k": 1, "r": 3}, ["maximize"], 20, OmegaConf.create({}))
-    assert finals.read({"k": 0, "r": 0}, ["maximize"], 20, OmegaConf.create({})) is None
+        finals.read({"k": 1, "r": 3, "n_test": None}, ["maximize"], 20, OmegaConf.create({}))
+    assert finals.read({"k": 0, "r": 0, "n_test": None}, ["maximize"], 20, OmegaConf.create({})) is None
 
 
 def test_of_those_not_told_apart_the_smallest_wins_and_of_equals_the_fastest(tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_finals_follow_a_search_of_any_app_and_the_same_command_only_says_so_aga
 
 def test_a_dry_run_says_what_would_follow(tmp_path: Path) -> None:
     out = App(tmp_path, "hydra.sweeper.n_trials=6", *FINALS, "hydra.sweeper.dry_run=true", source=NOISY).run()
-    assert "then the best 2 settings with 3 new seeds each, and the winner with these seeds" in out
+    assert "then the best 2 settings with 3 new seeds each, and the winner with 3" in out
 
 
 def test_a_search_with_fewer_complete_settings_than_finalists_ends_with_a_line_and_keeps_what_it_has(
@@ -412,6 +413,8 @@ def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_te
     assert (tmp_path / "s" / "report" / "finals.png").exists()
     command()
     assert len(list(looks.looks(tmp_path, "digits"))) == 3
+    assert "(n = 4)" in command("hydra.sweeper.finals.n_test=4")
+    assert len(list(looks.looks(tmp_path, "digits"))) == 4
 
 
 def test_in_mlflow_finals_and_test_lie_in_the_sweeps_run_which_has_their_means_and_a_champion(

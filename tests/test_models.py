@@ -46,6 +46,14 @@ def test_an_mlp_without_dropout_has_no_dropout_layers() -> None:
     assert "Dropout" not in kinds(MLP((1, 8, 8), 10, [5, 4], dropout=0))
 
 
+def test_an_mlp_drops_pixels_first_and_normalises_before_each_relu() -> None:
+    model = MLP((1, 8, 8), 10, [5], batch_norm=True, dropout=0.2, input_dropout=0.1)
+
+    assert kinds(model) == ["Flatten", "Dropout", "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
+    assert model[1].p == 0.1
+    assert model[2].bias is None
+
+
 # CNN
 
 
@@ -72,6 +80,21 @@ def test_each_block_of_a_cnn_pools() -> None:
 
     assert kinds(model) == [*["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU"] * 2, "Flatten", "Linear"]
     assert model[-1].in_features == 8 * 7 * 7
+
+
+def test_blocks_of_a_cnn_may_have_several_convolutions_and_pool_after_the_last() -> None:
+    block = ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU"]
+
+    assert kinds(CNN((1, 28, 28), 10, [4, 8], convs=2, hidden_sizes=[])) == [*block * 2, "Flatten", "Linear"]
+    assert kinds(CNN((1, 28, 28), 10, [4, 8], convs=[1, 2], hidden_sizes=[]))[4:-2] == block
+
+
+def test_global_pooling_leaves_a_feature_for_each_channel() -> None:
+    model = CNN((1, 28, 28), 10, [4, 8], global_pool=True, hidden_sizes=[])
+
+    assert kinds(model)[-3:] == ["AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert model[-1].in_features == 8
+    assert model(torch.rand(5, 1, 28, 28)).shape == (5, 10)
 
 
 def test_a_pool_size_of_one_pools_nothing() -> None:
@@ -134,6 +157,8 @@ def test_a_value_that_no_layer_can_have_is_an_error(
         ({"kernel_size": 0}, r"^model\.kernel_size must be odd and at least 1, but got 0$"),
         ({"kernel_size": -3}, r"^model\.kernel_size must be odd and at least 1, but got -3$"),
         ({"pool_size": 0}, r"^model\.pool_size must be at least 1, but got 0$"),
+        ({"convs": 0}, r"^model\.convs must be a list of whole numbers of at least 1, but got \[0, 0, 0\]$"),
+        ({"convs": [1, 2]}, r"^model\.convs=\[1, 2\] must be one number, or one for each of model\.channels="),
     ],
 )
 def test_a_value_that_no_block_can_have_is_an_error(keywords: dict[str, object], message: str) -> None:

@@ -62,7 +62,8 @@ class IolausSweeperConf(OptunaSweeperConf):
     pruner: Any = MISSING
 
     finals: Any = MISSING
-    """How many (k) of the best settings are run again after the search, and with how many new seeds (r) each."""
+    """How many (k) of the best settings are run again after the search, and with how many new seeds (r) each, and with
+    how many the winner is tested (n_test; null: r)."""
 
     when: dict[str, Any] | None = None
     """What is searched only where a parameter has certain values; ``optimizer=sgd: {optimizer.momentum: ...}``."""
@@ -153,7 +154,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     },
     "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
 }
-store(group="hydra/sweeper/finals", name="none", node={"k": 0, "r": 0}, provider="iolaus")
-store(group="hydra/sweeper/finals", name="seeds", node={"k": 3, "r": 5}, provider="iolaus")
+store(group="hydra/sweeper/finals", name="none", node={"k": 0, "r": 0, "n_test": None}, provider="iolaus")
+store(group="hydra/sweeper/finals", name="seeds", node={"k": 3, "r": 5, "n_test": None}, provider="iolaus")
 for name, pruner in PRUNERS.items():
     store(group="hydra/sweeper/pruner", name=name, node=pruner, provider="iolaus")

@@ -39,10 +39,12 @@ class Rule:
     Args:
         k: How many settings.
         r: With how many seeds each.
+        n_test: With how many of them, and others after them, the winner is tested.
     """
 
     k: int
     r: int
+    n_test: int
 
 
 def read(given: Any, directions: Sequence[str], n_trials: int, config: DictConfig) -> Rule | None:
@@ -51,18 +53,20 @@ def read(given: Any, directions: Sequence[str], n_trials: int, config: DictConfi
     Raises:
         InputError: for what could not be done after the search.
     """
-    form = "such as {k: 3, r: 5}"
-    require(isinstance(given, Mapping) and set(given) == {"k", "r"}, "hydra.sweeper.finals", form, given)
-    k, r = given["k"], given["r"]
+    form, keys = "such as {k: 3, r: 5, n_test: null}", {"k", "r", "n_test"}
+    require(isinstance(given, Mapping) and set(given) == keys, "hydra.sweeper.finals", form, given)
+    k, r, n_test = given["k"], given["r"], given["n_test"]
     if k == 0:
         return None
     require(type(k) is int and k >= 1, "hydra.sweeper.finals.k", "at least 1, or 0 for none", k)
     require(type(r) is int and r >= 3, "hydra.sweeper.finals.r", "at least 3, or a test can tell nothing", r)
+    good = n_test is None or (type(n_test) is int and n_test >= 1)
+    require(good, "hydra.sweeper.finals.n_test", "at least 1, or null for as many as r", n_test)
     require(k <= n_trials, "hydra.sweeper.finals.k", f"at most hydra.sweeper.n_trials={n_trials}", k)
     if len(directions) > 1:
         raise InputError(f"hydra.sweeper.finals needs one objective, but there are {len(directions)}")
     require_seed(config)
-    return Rule(k, r)
+    return Rule(k, r, r if n_test is None else n_test)
 
 
 def ended(search: Search, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
@@ -109,19 +113,19 @@ def select(study: Study, k: int, overrides_of: Callable[[FrozenTrial], Sequence[
     return chosen
 
 
-def seeds_of(study: Study, r: int, seed: int, repeats: int) -> list[int]:
+def seeds_of(study: Study, count: int, seed: int, repeats: int) -> list[int]:
     """So many seeds that no trial has had: those after the largest.
 
     Args:
         study: Of the search.
-        r: How many.
+        count: How many.
         seed: That of a trial in which none is searched.
         repeats: How many seeds a trial has had, from its own on.
     """
     had = [int(trial.params[name]) for trial in study.get_trials(deepcopy=False) for name in trial.params
            if key_of(name) == SEED]  # fmt: skip
     first = max([seed, *had]) + repeats
-    return list(range(first, first + r))
+    return list(range(first, first + count))
 
 
 def compared(

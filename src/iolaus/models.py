@@ -5,6 +5,7 @@ A model of your own needs nothing from here: any class or function that gives su
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,7 +24,9 @@ class MLP(nn.Sequential):
         input_shape: Channels, height, width.
         num_classes: Number of logits.
         hidden_sizes: Width of each hidden layer; none at all makes it a linear classifier.
+        batch_norm: Whether the hidden layers normalise.
         dropout: Probability of dropping a hidden activation, in [0, 1).
+        input_dropout: Probability of dropping a pixel, in [0, 1).
     """
 
     def __init__(
@@ -31,25 +34,31 @@ class MLP(nn.Sequential):
         input_shape: Shape,
         num_classes: int,
         hidden_sizes: Sequence[int] = (384, 128),
+        batch_norm: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
     ) -> None:
         """Build the layers."""
-        channels, height, width = input_shape
-        super().__init__(nn.Flatten(), *dense(channels * height * width, num_classes, hidden_sizes, dropout))
+        pixels: list[nn.Module] = [nn.Flatten()]
+        pixels += [nn.Dropout(input_dropout)] if check_dropout(input_dropout, "model.input_dropout") else []
+        super().__init__(*pixels, *dense(math.prod(input_shape), num_classes, hidden_sizes, dropout, batch_norm))
 
 
 class CNN(nn.Sequential):
     """Blocks of convolution, max pooling, batch norm and ReLU, then fully connected layers.
 
-    Pooling comes before the batch norm, which then has that many fewer pixels to do.
+    Pooling comes after a block's last convolution and before its batch norm, which then has that many fewer pixels to
+    do.
 
     Args:
         input_shape: Channels, height, width.
         num_classes: Number of logits.
         channels: Output channels of each block.
+        convs: Convolutions in each block, or in each one of them.
         kernel_size: Side of the convolutions' kernels, odd: the image keeps its size.
         pool_size: Side and stride of each block's max pooling; 1 pools nothing.
         batch_norm: Whether the blocks normalise.
+        global_pool: Whether each channel of the last block becomes one feature, its mean over the image.
         hidden_sizes: Width of each hidden layer after the blocks.
         dropout: Probability of dropping a hidden activation, and a feature of the last block, in [0, 1).
     """
@@ -59,9 +68,11 @@ class CNN(nn.Sequential):
         input_shape: Shape,
         num_classes: int,
         channels: Sequence[int] = (16, 32, 64),
+        convs: int | Sequence[int] = 1,
         kernel_size: int = 3,
         pool_size: int = 2,
         batch_norm: bool = True,
+        global_pool: bool = False,
         hidden_sizes: Sequence[int] = (128,),
         dropout: float = 0.0,
     ) -> None:
@@ -73,21 +84,29 @@ class CNN(nn.Sequential):
             raise InputError(f"model.kernel_size must be odd and at least 1, but got {kernel_size}")
         if type(pool_size) is not int or pool_size < 1:
             raise InputError(f"model.pool_size must be at least 1, but got {pool_size}")
+        depths = [convs] * len(channels) if isinstance(convs, int) else convs
+        check_sizes("model.convs", depths)
+        if len(depths) != len(channels):
+            raise InputError(f"model.convs={convs} must be one number, or one for each of model.channels={channels}")
         in_channels, height, width = input_shape
         blocks: list[nn.Module] = []
-        for depth, out_channels in enumerate(channels, start=1):
+        for block, (out_channels, depth) in enumerate(zip(channels, depths, strict=True), start=1):
             if min(height, width) < pool_size:
                 raise InputError(
                     f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1]}x"
-                    f"{input_shape[2]} to nothing: block {depth} is left {height}x{width}; pool less or drop blocks"
+                    f"{input_shape[2]} to nothing: block {block} is left {height}x{width}; pool less or drop blocks"
                 )
             height, width = height // pool_size, width // pool_size
-            # a bias before a batch norm would be subtracted again
-            blocks.append(nn.Conv2d(in_channels, out_channels, kernel_size, padding="same", bias=not batch_norm))
-            blocks += [nn.MaxPool2d(pool_size)] if pool_size > 1 else []
-            blocks += [nn.BatchNorm2d(out_channels)] if batch_norm else []
-            blocks.append(nn.ReLU())
-            in_channels = out_channels
+            for conv in range(1, depth + 1):
+                # a bias before a batch norm would be subtracted again
+                blocks.append(nn.Conv2d(in_channels, out_channels, kernel_size, padding="same", bias=not batch_norm))
+                blocks += [nn.MaxPool2d(pool_size)] if pool_size > 1 and conv == depth else []
+                blocks += [nn.BatchNorm2d(out_channels)] if batch_norm else []
+                blocks.append(nn.ReLU())
+                in_channels = out_channels
+        if global_pool:
+            blocks.append(nn.AdaptiveAvgPool2d(1))
+            height = width = 1
         features: list[nn.Module] = [nn.Flatten()]
         features += [nn.Dropout(dropout)] if check_dropout(dropout) else []
         super().__init__(*blocks, *features, *dense(in_channels * height * width, num_classes, hidden_sizes, dropout))
@@ -118,14 +137,20 @@ class OnPixels(nn.Module):
 
 
 def dense(
-    in_features: int, out_features: int, hidden_sizes: Sequence[int] = (), dropout: float = 0.0
+    in_features: int,
+    out_features: int,
+    hidden_sizes: Sequence[int] = (),
+    dropout: float = 0.0,
+    batch_norm: bool = False,
 ) -> list[nn.Module]:
-    """Linear layers from (B, in_features) to (B, out_features), with ReLU and dropout after each but the last."""
+    """Linear layers from (B, in_features) to (B, out_features); after each but the last batch norm, ReLU, dropout."""
     check_sizes("model.hidden_sizes", hidden_sizes)
     dropping = check_dropout(dropout)
     layers: list[nn.Module] = []
     for size in hidden_sizes:
-        layers += [nn.Linear(in_features, size), nn.ReLU()]
+        layers.append(nn.Linear(in_features, size, bias=not batch_norm))
+        layers += [nn.BatchNorm1d(size)] if batch_norm else []
+        layers.append(nn.ReLU())
         layers += [nn.Dropout(dropout)] if dropping else []
         in_features = size
     return [*layers, nn.Linear(in_features, out_features)]
@@ -138,9 +163,9 @@ def check_sizes(key: str, sizes: Sequence[int]) -> None:
         raise InputError(f"{key} must be a list of whole numbers of at least 1, but got {sizes}")
 
 
-def check_dropout(dropout: float) -> bool:
+def check_dropout(dropout: float, key: str = "model.dropout") -> bool:
     """Raise `InputError` unless `dropout` is in [0, 1); tell whether there is any."""
-    require(is_number(dropout) and 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
+    require(is_number(dropout) and 0 <= dropout < 1, key, "in [0, 1)", dropout)
     return dropout > 0
 
 

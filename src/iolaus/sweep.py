@@ -102,7 +102,7 @@ class Sweep:
             ):
                 say(line)
             if final is not None:
-                say(f"then the best {final.k} settings with {final.r} new seeds each, and the winner with these seeds")
+                say(f"then the best {final.k} settings with {final.r} new seeds each, and the winner with {final.n_test}")
             return
         with claimed(plan):
             study = self._opened(plan, planner.directions, facts)
@@ -217,7 +217,8 @@ class Sweep:
         wait_for_others(plan.open(study._storage))  # what they come to may be better
         chosen = finals.select(study, final.k, lambda trial: overrides_of(trial, plan))
         seed = int(plan.fixed["seed"]) if "seed" in plan.fixed else require_seed(self.config)
-        seeds = finals.seeds_of(study, final.r, seed, self.settings["repeats"])
+        all_seeds = finals.seeds_of(study, max(final.r, final.n_test), seed, self.settings["repeats"])
+        seeds, test_seeds = all_seeds[: final.r], all_seeds[: final.n_test]
         again, runs = self._part(
             plan, study, FINALS, {f"as trial {number}": it for number, it in chosen.items()}, seeds
         )
@@ -229,9 +230,9 @@ class Sweep:
         last = self._ask("final_overrides", results=results)
         if last is not None:
             setting = replaced(winner, last)
-            test, runs = self._part(plan, study, TEST, {"the winner": setting}, seeds)
-            found |= finals.tested(test, runs, setting, seeds)
-            trials = list(ran(test, runs, setting, seeds).values())
+            test, runs = self._part(plan, study, TEST, {"the winner": setting}, test_seeds)
+            found |= finals.tested(test, runs, setting, test_seeds)
+            trials = list(ran(test, runs, setting, test_seeds).values())
             found |= self._ask("on_winner", study=study, found=found, results=results, trials=trials) or {}
             for line in finals.last_lines(found):
                 say(line)
