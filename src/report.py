@@ -1,9 +1,11 @@
-"""Look at a sweep: draw its report again, watch it while it runs elsewhere, end it or raise its total."""
+"""Look at a sweep: draw its report again, keep its figures, watch it run elsewhere, end it or raise its total."""
 
 import argparse
 from pathlib import Path
 
-from iolaus import config, page, studies
+import optuna
+
+from iolaus import config, export, page, studies
 from iolaus.errors import InputError
 
 
@@ -15,11 +17,13 @@ def main() -> None:
     asked.add_argument("--watch", action="store_true", help="show it while it runs; Ctrl-C ends the looking only")
     asked.add_argument("--stop", action="store_true", help="have the commands that search begin no further trial")
     asked.add_argument("--grow", type=int, metavar="N", help="raise its total, also for the commands that search now")
+    asked.add_argument("--json", type=Path, metavar="FILE", help="write what it came to as figures")
     parser.add_argument(
         "--root", type=Path, default=config.project_root() / "multirun", help="folder of sweeps (default: %(default)s)"
     )
     parser.add_argument("--storage", help="where the studies are kept, if not in their folders: hydra.sweeper.storage")
     args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     kept = studies.find_one(args.study, args.root, args.storage)
     if args.watch:
         print(studies.watch(kept))
@@ -29,6 +33,9 @@ def main() -> None:
     elif args.grow is not None:
         studies.grow(kept, args.grow)
         print(f"{args.study} goes on to {args.grow} trials; if nobody is at work, run its command again")
+    elif args.json is not None:
+        export.write(kept, args.json)
+        print(args.json)
     elif kept.folder is None or not kept.folder.is_dir():
         raise InputError(f"the folder of study {args.study}, in which its report belongs, is not here: {kept.folder}")
     else:

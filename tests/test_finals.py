@@ -143,8 +143,9 @@ def test_the_seeds_are_new_and_the_same_each_time() -> None:
     ],
 )
 def test_finals_that_cannot_be_are_refused_before_the_search(given: dict[str, int], message: str) -> None:
+    whole = {"n_test": None, **given} if "r" in given else given
     with pytest.raises(InputError, match=message):
-        finals.read({"n_test": None, **given} if "r" in given else given, ["maximize"], 20, OmegaConf.create({"seed": 0}))
+        finals.read(whole, ["maximize"], 20, OmegaConf.create({"seed": 0}))
 
 
 def test_finals_need_one_objective_and_a_seed() -> None:
@@ -415,6 +416,21 @@ def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_te
     assert len(list(looks.looks(tmp_path, "digits"))) == 3
     assert "(n = 4)" in command("hydra.sweeper.finals.n_test=4")
     assert len(list(looks.looks(tmp_path, "digits"))) == 4
+
+    kept = tmp_path / "s.json"
+    done = program("s", "--root", str(tmp_path), "--json", str(kept), entry="report", defaults=False)
+    assert (done.code, done.err) == (0, "")
+    figures = json.loads(kept.read_text())
+    assert figures["command"].startswith("python ")
+    assert "hydra.sweeper.finals.n_test=4" in figures["command"]
+    assert figures["environment"]["resolved.device"] == "cpu"
+    assert {name: part["trials"]["complete"] for name, part in figures["parts"].items()} == {
+        "search": 2, "finals": 6, "test": 4,
+    }  # fmt: skip
+    assert all(part["wall_s"] >= part["worker_s"] > 0 for part in figures["parts"].values())  # of one worker
+    assert len(figures["test"]["values"]) == 4
+    assert [len(row["values"]) for row in figures["finals"]["finalists"]] == [3, 3]
+    assert set(figures["search"]["trials"]) == {"0", "1"}
 
 
 def test_in_mlflow_finals_and_test_lie_in_the_sweeps_run_which_has_their_means_and_a_champion(

@@ -5,15 +5,14 @@ Trials that were surplus are in none of them.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from iolaus import importance
 from iolaus.axes import SMALL, TEXT, WIDTH, Floats, Scale, canvas, dots, fitted, label, legend, limits, parameters
 from iolaus.outcome import best_trials, complete_trials, end_of, objectives, shown, sign_of, values_of
 from iolaus.tally import FAILED, INTERRUPTED, LOST, best_of, keeps_constraints
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 BLUE, ORANGE, RED, PINK, SKY, GREEN, GREY = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#009e73", "#808080"
 COLORS = {"complete": BLUE, "pruned": ORANGE, FAILED: RED, LOST: PINK, INTERRUPTED: GREY, "running": SKY}
 """Of what becomes of a trial, in the order of legends."""
-ENOUGH = 10
-"""The number of complete trials from which on importances are estimated."""
-RESAMPLES = 100
-"""How often trials are drawn again for the interval of an importance; less often where that would take long."""
 ROW = 0.62
 """Inches from one of the parallel axes to the next."""
 
@@ -78,78 +73,30 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
 
 
 def importances(study: Study) -> "Figure | None":
-    """How much each parameter tells the best trials from the others, by PED-ANOVA, with its 95 % interval.
-
-    It is the one evaluator of Optuna that knows parameters which only some trials have (conditional PED-ANOVA,
-    https://arxiv.org/abs/2601.20800), and with several objectives it looks at the front. By default it compares the
-    best tenth with all, which of few trials would be one or two; here they are at least five. The interval is that of
-    as many trials drawn with replacement, again and again (the percentile bootstrap, Efron 1979): it says what other
-    trials of the same search might have shown, and not what another search would have.
-    """
-    complete = [trial for trial in complete_trials(study) if all(map(math.isfinite, trial.values))]
-    names = parameters(complete)
-    if not names:
+    """How much each parameter matters, with its 95 % interval: see `iolaus.importance`."""
+    found = importance.importances(study)
+    if found is None:
         return None
-    share = max(0.1, min(0.5, 5 / len(complete)))
-    problem = f"{len(complete)} complete trials are too few to tell what matters: it takes {ENOUGH}"
-    found: dict[str, float] = {}
-    ranges: dict[str, tuple[float, float]] = {}
-    if len(complete) >= ENOUGH:
-        problem = "no parameter tells the best trials from the others"
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                found = _shares(study, names, share)
-                ranges = _bootstrapped(study, complete, names, share)
-        except Exception as error:  # whatever it may raise: the other pictures are worth having
-            problem = f"what matters could not be told: {type(error).__name__}: {error}"
-    figure = canvas(0.3 * max(len(found), 1) + 0.9)
+    figure = canvas(0.3 * max(len(found.of), 1) + 0.9)
     axes = figure.subplots()
-    if not any(found.values()):
+    if found.problem is not None:
         axes.set_axis_off()
-        axes.text(0, 0.5, fitted(problem, WIDTH - 0.5, TEXT + 1), fontsize=TEXT + 1, va="center")
+        axes.text(0, 0.5, fitted(found.problem, WIDTH - 0.5, TEXT + 1), fontsize=TEXT + 1, va="center")
         return figure
-    order = sorted(found, key=lambda name: found[name])
-    percent = np.array([found[name] for name in order])
-    ends = np.array([ranges.get(name, (found[name], found[name])) for name in order])
-    reach = np.clip(np.stack([percent - ends[:, 0], ends[:, 1] - percent]), 0, None)  # a percentile may lie beyond
-    axes.barh(range(len(order)), percent, color=BLUE, height=0.7)
-    axes.errorbar(percent, range(len(order)), xerr=reach, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-    for y, (value, (_, high)) in enumerate(zip(percent, ends, strict=True)):
-        axes.text(max(value, high) + 1, y, f"{value:.0f} %", fontsize=SMALL, va="center")
-    axes.set_yticks(range(len(order)), [label(name, 3) for name in order], fontsize=TEXT)
-    Scale("", 0, 1.1 * max(*percent, *ends[:, 1])).arrange(axes, WIDTH - 3)
+    percent, low, high = np.array(list(found.of.values())).T
+    reach = np.clip(np.stack([percent - low, high - percent]), 0, None)  # a percentile may lie beyond
+    places = range(len(percent))
+    axes.barh(places, percent, color=BLUE, height=0.7)
+    axes.errorbar(percent, places, xerr=reach, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+    for place in places:
+        axes.text(max(percent[place], high[place]) + 1, place, f"{percent[place]:.0f} %", fontsize=SMALL, va="center")
+    axes.set_yticks(places, [label(name, 3) for name in found.of], fontsize=TEXT)
+    Scale("", 0, 1.1 * max(*percent, *high)).arrange(axes, WIDTH - 3)
     axes.set_xlim(0)
-    top = math.ceil(share * len(complete))
-    first, rest = ends[-1], ends[:-1]
-    unclear = len(rest) > 0 and first[0] <= rest[:, 1].max()
-    warning = "\ntoo few trials to say which parameter matters most: the intervals overlap" if unclear else ""
-    what = f"importance (% of the sum): what tells the best {top} from all {len(complete)} complete trials"
-    axes.set_xlabel(f"{what}{warning}", fontsize=TEXT)
+    warning = "" if found.clear else "\ntoo few trials to say which parameter matters most: the intervals overlap"
+    what = f"what tells the best {found.top} from all {found.complete} complete trials"
+    axes.set_xlabel(f"importance (% of the sum): {what}{warning}", fontsize=TEXT)
     return figure
-
-
-def _shares(study: Study, names: Sequence[str], share: float) -> dict[str, float]:
-    """Each parameter's importance in percent of their sum; all are 0 where none matters."""
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # which takes a second
-
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
-    found = get_param_importances(study, evaluator=evaluator, params=list(names), normalize=False)
-    total = sum(found.values())
-    return {name: 100 * value / total if total else 0.0 for name, value in found.items()}
-
-
-def _bootstrapped(
-    study: Study, complete: Sequence[FrozenTrial], names: Sequence[str], share: float
-) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each importance."""
-    random = np.random.default_rng(0)
-    drawn: list[dict[str, float]] = []
-    for _ in range(min(RESAMPLES, max(20, 30_000 // len(complete)))):
-        again = optuna.create_study(directions=study.directions)
-        for i in random.integers(len(complete), size=len(complete)):
-            again.add_trial(complete[i])
-        drawn.append(_shares(again, names, share))
-    return {name: tuple(np.percentile([shares.get(name, 0.0) for shares in drawn], [2.5, 97.5])) for name in names}
 
 
 def parallel(study: Study) -> "Figure | None":

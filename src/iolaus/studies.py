@@ -114,10 +114,10 @@ def delete(kept: Kept) -> None:
     Raises:
         InputError: if somebody is at work on it.
     """
-    parts = _parts(kept)
-    for one in (*parts, kept):
+    followed = parts(kept)
+    for one in (*followed, kept):
         _require_idle(one)
-    for part in parts:
+    for part in followed:
         delete(part)
     folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
     storage = kept.study._storage
@@ -142,7 +142,7 @@ def free(kept: Kept) -> int:
     Raises:
         InputError: if somebody is at work on the study.
     """
-    finals = [part for part in _parts(kept) if part.study.study_name.endswith(f"-{FINALS}")]
+    finals = [part for part in parts(kept) if part.study.study_name.endswith(f"-{FINALS}")]
     for one in (*finals, kept):
         _require_idle(one)
     trials = kept.study.get_trials(deepcopy=False)
@@ -158,7 +158,7 @@ def free(kept: Kept) -> int:
     return freed
 
 
-def _parts(kept: Kept) -> list[Kept]:
+def parts(kept: Kept) -> list[Kept]:
     """The studies of what followed a search."""
     names = [f"{kept.study.study_name}-{part}" for part in PARTS]
     if kept.in_folder and kept.folder is not None:

@@ -27,6 +27,8 @@ OF = "of:"
 """Begins the attributes of a part that say something of the study that it is a part of."""
 MADE = "iolaus:made"
 """A user attribute of a study: a text that tells it from others of its name."""
+COMMAND = "iolaus:command"
+"""A user attribute of a study: the command that was the last to work on it."""
 STUDY_FOLDER = "iolaus:folder"
 """A user attribute of a study: the folder that its last command searched in."""
 

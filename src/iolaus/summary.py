@@ -117,9 +117,17 @@ def passed(study: Study, target: float) -> str:
 
 def command(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> str:
     """The shell command of a single run with these overrides."""
+    return shlex.join([*_program(), *config_options(sys.argv[1:]), *_without_search(overrides, loader, master)])
+
+
+def this_command() -> str:
+    """The shell command of this process."""
+    return shlex.join([*_program(), *sys.argv[1:]])
+
+
+def _program() -> list[str]:
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = [sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")]
-    return shlex.join(["python", *program, *config_options(sys.argv[1:]), *_without_search(overrides, loader, master)])
+    return ["python", *([sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")])]
 
 
 def _without_search(overrides: Sequence[str], loader: ConfigLoader, master: DictConfig) -> list[str]:

@@ -33,9 +33,9 @@ from iolaus.overrides import one_line, replaced
 from iolaus.plan import Plan, claimed
 from iolaus.planner import Planner, set_folder
 from iolaus.search import ENDED, ENDS, FAILURES, GOALS, GROWN, TOTAL, Search
-from iolaus.study import STUDY_FOLDER, Direction, directions_of, open_study
+from iolaus.study import COMMAND, STUDY_FOLDER, Direction, directions_of, open_study
 from iolaus.summary import command as shown_command
-from iolaus.summary import overrides_of, passed, summary, write_report, write_results
+from iolaus.summary import overrides_of, passed, summary, this_command, write_report, write_results
 from iolaus.tally import INTERRUPTED, LOST
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class Sweep:
             ):
                 say(line)
             if final is not None:
-                say(f"then the best {final.k} settings with {final.r} new seeds each, and the winner with {final.n_test}")
+                each = f"then the best {final.k} settings with {final.r} new seeds each"
+                say(f"{each}, and the winner with {final.n_test}")
             return
         with claimed(plan):
             study = self._opened(plan, planner.directions, facts)
@@ -328,6 +329,8 @@ def _note(plan: Plan, study: Study) -> None:
     """Keep in a study what its workers, its report and a later command ask of its plan."""
     if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
         study.set_user_attr(STUDY_FOLDER, plan.folder)
+    if study.user_attrs.get(COMMAND) != this_command():
+        study.set_user_attr(COMMAND, this_command())
     before = study.user_attrs.get(GOALS, {})
     if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
         study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total
