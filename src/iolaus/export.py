@@ -15,18 +15,19 @@ from iolaus.reproduce import RECORD
 from iolaus.studies import Kept, parts
 from iolaus.study import COMMAND
 
-ENVIRONMENT = ("version.", "resolved.", "machine", "mlflow.source.git.commit", "git_dirty", "data_digest")
-"""How the tags of a run begin that say what its results depend on besides its configuration."""
+ENVIRONMENT = ("version.", "resolved.", "machine", "mlflow.source.git.commit", "git_dirty", "data_digest", "overrides")
+"""How the tags of a run begin that say what its results depend on."""
 
 
 def figures(kept: Kept) -> dict[str, Any]:
     """A study in plain values.
 
     Returns:
-        ``command``, ``environment``, and what became of the trials of each part, with the time that they took: in
-        seconds, ``wall_s`` from the first start to the last end, ``worker_s`` the sum over trials. Of a search its best
-        trials and finalists, and ``importances`` (percent, with the ends of their 95 % intervals), then its ``finals``
-        and ``test``; or the ``comparison`` of its settings; each with the value of every seed.
+        ``command``; ``environment``, of the newest run, with its overrides; what became of the trials of each part, and
+        the time that they took in seconds: ``wall_s`` from the first start to the last end, ``worker_s`` the sum over
+        trials. Of a search its best trials and finalists, and ``importances`` (percent, with the ends of their 95 %
+        intervals), then its ``finals`` and ``test``; or the ``comparison`` of its settings; each with the value of
+        every seed.
     """
     study = kept.study
     followed = parts(kept)
