@@ -104,11 +104,10 @@ TABLES = (families, published, searches, importances, commands, components)
 def page(text: str, kept: Mapping[str, Figures]) -> str:
     """The page with new tables in it."""
     for table in TABLES:
-        name = table.__name__
-        if f"<!-- {name} -->" in text:
-            rows = "\n".join(table(kept))
-            pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
-            text = re.sub(pattern, lambda match, rows=rows: f"{match[1]}{rows}{match[2]}", text, flags=re.DOTALL)
+        begin, end = f"<!-- {table.__name__} -->\n", f"\n<!-- end of {table.__name__} -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = before + begin + "\n".join(table(kept)) + rest[rest.index(end) :]
     return text
 
 

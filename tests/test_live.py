@@ -1,5 +1,6 @@
 """What a sweep shows while it runs: in a terminal, without one, and when the view itself fails."""
 
+import dataclasses
 import fcntl
 import io
 import os
@@ -119,6 +120,24 @@ def test_a_total_that_is_raised_is_shown_and_leaves_no_negative_time(tmp_path: P
     live.last_status = -1e9
     live.look()
     assert out.getvalue().splitlines()[-1].startswith("3 of 9 trials finished, about 0:00:")
+
+
+@pytest.mark.parametrize(
+    ("begins_for_s", "says"),
+    [(1e6, ", about 0:00:"), (-1, ", no further one begins, "), (90.4, r", further ones begin for 0:01:\d\d, ")],
+)
+def test_where_time_ends_a_search_the_status_says_for_how_long_trials_begin(
+    tmp_path: Path, begins_for_s: float, says: str
+) -> None:
+    search = new_search(tmp_path, 10**6 if begins_for_s < 1e6 else 10)
+    search.tell(begin(search), [0.5])
+    search.goals = dataclasses.replace(search.goals, deadline=time.time() + begins_for_s)
+    out = io.StringIO()
+    live = Live(search, alone=False, out=out)
+    live.before, live.start = 0, time.monotonic() - 1
+    live.last_status = -1e9
+    live.look()
+    assert re.search(says, out.getvalue().splitlines()[-1])
 
 
 def test_the_curve_of_the_best_begins_with_the_first_trial_of_the_study(tmp_path: Path) -> None:

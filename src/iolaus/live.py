@@ -1,6 +1,7 @@
 """What a sweep shows while it runs, read from the study: a line for each trial that ends, and what is under way."""
 
 import logging
+import math
 import os
 import re
 import sys
@@ -147,9 +148,17 @@ class Live:
             counts.append(f"{tally.pruned} of them pruned")
         if tally.failed:
             counts.append(f"{tally.failed} failed")
-        here = tally.counted - self.before
+        here, deadline = tally.counted - self.before, self.search.goals.deadline
+        left = until = math.inf
         if here > 0:
             left = (time.monotonic() - self.start) / here * max(0, self.search.n_trials - tally.counted)
+        if deadline is not None:
+            until = deadline - time.time()
+        if until <= 0:
+            counts.append("no further one begins")
+        elif until < left:
+            counts.append(f"further ones begin for {timedelta(seconds=round(until))}")
+        elif left < math.inf:
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]
         if (best := self.shown.best) is not None and NAME not in best.user_attrs:  # a list compares means
