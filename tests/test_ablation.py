@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ class Options:
         return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-def variants_of(*overrides: str) -> dict[str, list[str]]:
+def variants_of(
+    *overrides: str, listed: Callable[..., dict[str, list[str]]] = ablation.variants
+) -> dict[str, list[str]]:
     config.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf")):
@@ -29,7 +32,7 @@ def variants_of(*overrides: str) -> dict[str, list[str]]:
         def composed(overrides: Any) -> DictConfig:
             return compose("config", list(overrides), return_hydra_config=True)
 
-        found = ablation.variants(composed(overrides), composed, Options())  # type: ignore[arg-type]
+        found = listed(composed(overrides), composed, Options())  # type: ignore[arg-type]
         for changed in found.values():  # each exists
             composed(replaced(overrides, changed))
     return found
@@ -43,6 +46,18 @@ def test_each_named_layer_is_removed_and_each_kind_swapped() -> None:
     assert found["without dropout"] == ["model.layers.dropout1=null", "model.layers.dropout2=null"]
     assert found["AvgPool2d for MaxPool2d"] == [f"model.layers.pool{i}._target_=torch.nn.AvgPool2d" for i in (1, 2)]
     assert len(found["GELU for ReLU"]) == 5
+
+
+def test_only_the_removals_may_be_asked_for() -> None:
+    found = variants_of("experiment=udacity", listed=ablation.removals)
+    assert len(found) == 15  # 14 layers, and both dropouts at once
+    assert all(name.startswith("without ") for name in found)
+
+
+def test_a_block_of_convolutions_goes_as_a_whole() -> None:
+    found = variants_of("model=cnn", "model.convs=[1,2,3]", listed=ablation.removals)
+    assert found["without model.channels[1]"] == ["model.channels=[16,64]", "model.convs=[1,3]"]
+    assert found["without model.hidden_sizes[0]"] == ["model.hidden_sizes=[]"]
 
 
 def test_training_is_varied_too() -> None:

@@ -26,20 +26,38 @@ def variants(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
     Raises:
         InputError: if the model has no component that we know of.
     """
+    found = removals(config, compose, loader) | _swapped_layers(_layers(config))
+    model = config.model
+    if model.get("dropout") == 0.0:
+        found["dropout 0.2"] = ["model.dropout=0.2"]
+    if "kernel_size" in model:
+        other = 5 if model.kernel_size == 3 else 3
+        found[f"kernel_size {other}"] = [f"model.kernel_size={other}"]
+    return found | _training(config, compose, loader)
+
+
+def removals(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
+    """Each component of the model removed, as overrides by name; the arguments and errors are those of `variants`."""
     found: dict[str, list[str]] = {}
     model = OmegaConf.to_container(config.model, resolve=True)
     assert isinstance(model, dict)
-    layers = {name: layer for name, layer in (model.get("layers") or {}).items() if layer is not None}
+    layers = _layers(config)
     if len(layers) > 1:
         found |= {f"without {name}": [f"model.layers.{name}=null"] for name in layers}
-    found |= _swapped_layers(layers)
+    dropouts = _of(layers, "Dropout", "Dropout2d")
+    if len(dropouts) > 1:
+        found["without dropout"] = [f"model.layers.{name}=null" for name in dropouts]
     for key in ("channels", "hidden_sizes"):
         sizes = model.get(key) or []
         for i in range(len(sizes)):
             if key == "hidden_sizes" or len(sizes) > 1:  # a CNN has at least one block
-                left = [*sizes[:i], *sizes[i + 1 :]]
-                found[f"without model.{key}[{i}]"] = [f"model.{key}={as_element(left)}"]
-    for key, off in (("dropout", "0.0"), ("batch_norm", "false")):
+                lists = {key: sizes}
+                if key == "channels" and isinstance(model.get("convs"), list):
+                    lists["convs"] = model["convs"]  # it has one for each block
+                found[f"without model.{key}[{i}]"] = [
+                    f"model.{name}={as_element([*items[:i], *items[i + 1 :]])}" for name, items in lists.items()
+                ]
+    for key, off in (("dropout", "0.0"), ("input_dropout", "0.0"), ("batch_norm", "false")):
         if model.get(key):
             found[f"without {key}"] = [f"model.{key}={off}"]
     if not found:
@@ -47,34 +65,33 @@ def variants(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
             "this experiment's model has nothing to remove (no layers, channels, hidden_sizes, dropout): list what "
             "is to be compared in a function of your own, and name it as hydra.sweeper.variants"
         )
-    if model.get("dropout") == 0.0:
-        found["dropout 0.2"] = ["model.dropout=0.2"]
-    if "kernel_size" in model:
-        other = 5 if model["kernel_size"] == 3 else 3
-        found[f"kernel_size {other}"] = [f"model.kernel_size={other}"]
-    return found | _training(config, compose, loader)
+    return found
 
 
-def _swapped_layers(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """All layers of a kind at once: dropout taken out, pooling and activations swapped for others."""
+def _layers(config: DictConfig) -> dict[str, Any]:
+    """The named layers of ``model=layers`` that are not left out."""
+    return {name: layer for name, layer in (config.model.get("layers") or {}).items() if layer is not None}
 
-    def of(*kinds: str) -> list[str]:
-        return [name for name, layer in layers.items() if str(layer["_target_"]).rpartition(".")[2] in kinds]
+
+def _of(layers: Mapping[str, Any], *kinds: str) -> list[str]:
+    """The names of the layers of these kinds."""
+    return [name for name, layer in layers.items() if str(layer["_target_"]).rpartition(".")[2] in kinds]
+
+
+def _swapped_layers(layers: Mapping[str, Any]) -> dict[str, list[str]]:
+    """All layers of a kind at once: pooling and activations swapped for others."""
 
     def swapped(names: Sequence[str], kind: str) -> list[str]:
         return [f"model.layers.{name}._target_=torch.nn.{kind}" for name in names]
 
     found = {}
-    dropouts = of("Dropout", "Dropout2d")
-    if len(dropouts) > 1:
-        found["without dropout"] = [f"model.layers.{name}=null" for name in dropouts]
     for kind, other in POOLINGS.items():
-        if of(kind):
-            found[f"{other} for {kind}"] = swapped(of(kind), other)
+        if _of(layers, kind):
+            found[f"{other} for {kind}"] = swapped(_of(layers, kind), other)
     for kind in ACTIVATIONS:
-        if of(kind):
+        if _of(layers, kind):
             others = (other for other in ACTIVATIONS if other != kind)
-            found |= {f"{other} for {kind}": swapped(of(kind), other) for other in others}
+            found |= {f"{other} for {kind}": swapped(_of(layers, kind), other) for other in others}
     return found
 
 
