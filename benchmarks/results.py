@@ -65,7 +65,7 @@ def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
             parts = kept[name]["parts"]
             trials = parts["search"]["trials"]
             first = kept[name]["finals"]["finalists"][0]
-            minutes = ", ".join(f"{parts[part]['wall_s'] / 60:.0f}" for part in ("search", "finals", "test"))
+            minutes = ", ".join(f"{parts[part]['busy_s'] / 60:.0f}" for part in ("search", "finals", "test"))
             counts = f"{sum(trials.values())} | {trials.get('pruned', 0)}"
             best = in_words(first["best"], "val/accuracy")
             yield f"| {title} | {counts} | {minutes} | {best} | {mean_in_words(first, 'val/accuracy')} |"
@@ -73,41 +73,51 @@ def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
 
 def importances(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What mattered most in each search."""
-    yield "| | share of what tells the best trials from all complete ones, and its 95 % interval |"
-    yield "|---|---|"
+    yield "| | what tells the best trials from all complete ones: share, and its 95 % interval | of so many |"
+    yield "|---|---|---|"
     for name, title in FAMILIES.items():
         if name in kept:
             found = kept[name]["search"]["importances"]
-            most = sorted(found.items(), key=lambda item: -item[1][0])[:IMPORTANT]
+            most = sorted(found["percent"].items(), key=lambda item: -item[1][0])[:IMPORTANT]
             words = [f"`{key}` {share:.0f} % ({low:.0f} to {high:.0f})" for key, (share, low, high) in most]
-            yield f"| {title} | {', '.join(words)} |"
+            words += [] if found["clear"] else ["too few trials to say which matters most"]
+            yield f"| {title} | {found['problem'] or ', '.join(words)} | {found['of']} |"
 
 
 def commands(kept: Mapping[str, Figures]) -> Iterator[str]:
     """The command behind each file, with what it ran on."""
     for name, figures in kept.items():
-        environment = figures["environment"]
-        on = f"{figures['cores']} cores, {environment['resolved.precision']}, torch {environment['version.torch']}"
-        commit = environment["mlflow.source.git.commit"][:7]
-        yield f"- [{name}.json](results/{name}.json): `{figures['command']}` ({on}, commit {commit})"
+        tags = figures["environment"]
+        on = f"{figures['cores']} cores, {tags['resolved.precision']}, torch {tags['version.torch']}"
+        changed = ", with changes" if tags["git_dirty"] == "true" else ""
+        commit = f"commit {tags['mlflow.source.git.commit'][:7]}{changed}"
+        yield f"- [{name}.json](results/{name}.json): `{figures['command']}` ({on}, {commit})"
 
 
 def components(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each component of the network is worth on val, and what it costs."""
-    head, *rows = variants.table(kept[ABLATION]["comparison"])
-    yield from (f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    if ABLATION in kept:
+        head, *rows = variants.table(kept[ABLATION]["comparison"])
+        yield from (f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 TABLES = (families, published, searches, importances, commands, components)
 
 
 def page(text: str, kept: Mapping[str, Figures]) -> str:
-    """The page with new tables in it."""
+    """The page with new tables in it.
+
+    Raises:
+        ValueError: if a table has no place in it.
+    """
     for table in TABLES:
-        begin, end = f"<!-- {table.__name__} -->\n", f"\n<!-- end of {table.__name__} -->"
-        if begin in text:
-            before, _, rest = text.partition(begin)
-            text = before + begin + "\n".join(table(kept)) + rest[rest.index(end) :]
+        name = table.__name__
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        before, opened, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (opened and closed):
+            raise ValueError(f"{PAGE} must have a line <!-- {name} --> and below it <!-- end of {name} -->")
+        text = "".join([before, begin, "\n".join(table(kept)), end, after])
     return text
 
 

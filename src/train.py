@@ -70,7 +70,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     if in_search:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
         if cfg.train_on_val:
-            raise InputError("train_on_val leaves a search nothing to compare by: it is for runs after it")
+            raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
     data.on_test_read = functools.partial(looks.record, Path(cfg.root), data.name, str(output))
     iolaus.require_same("the content of the data", data.digest)
     if cfg.train_on_val:

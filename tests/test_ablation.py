@@ -144,9 +144,23 @@ def test_a_dry_run_lists_the_settings_and_leaves_nothing(program: Program, tmp_p
     assert not (tmp_path / "a").exists()
 
 
+def test_who_asks_for_more_variants_later_goes_on_with_the_same_study(program: Program) -> None:
+    def names(function: str) -> tuple[str, list[str]]:
+        done = program(*COMMAND, "hydra.sweeper.dry_run=true", f"hydra.sweeper.variants=iolaus.ablation.{function}")
+        assert done.code == 0, done.err
+        first, *settings = [line for line in done.out.splitlines() if line.startswith(("study ", "  "))]
+        return first.partition(": ")[0], settings
+
+    (study, removals), (other, all_of_them) = names("removals"), names("variants")
+    assert study == other
+    assert len(removals) == 3  # as it is, and without each hidden layer
+    assert set(removals) < set(all_of_them)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["experiment=best_mlp"], "leaves a search nothing to compare by: add train_on_val=false"),
         (["optimizer.lr=interval(0.001,0.01)"], "compares settings as they are: optimizer.lr cannot be a range"),
         (["hydra.sweeper.timeout_s=60"], "hydra.sweeper.timeout_s has no place beside hydra.sweeper.variants"),
         (["hydra/sweeper/finals=seeds"], "hydra.sweeper.finals has no place beside hydra.sweeper.variants"),

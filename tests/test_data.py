@@ -476,6 +476,20 @@ def test_an_epoch_leaves_the_images_in_memory_as_they_were(tmp_path: Path) -> No
     assert torch.equal(loaded.train.images, before)
 
 
+@pytest.mark.parametrize(
+    ("size", "batch_size", "lengths"),
+    [(10, 5, [5, 5]), (12, 5, [5, 5, 2]), (11, 5, [5, 6]), (3, 1, [1, 1, 1]), (1, 5, [1]), (6, 5, [6]), (3, 2, [3])],
+)
+def test_a_sample_that_would_be_a_batch_alone_joins_the_one_before(
+    size: int, batch_size: int, lengths: list[int]
+) -> None:
+    order = data.BatchOrder(size, batch_size, shuffle=True)
+    batches = list(order)
+    assert [len(batch) for batch in batches] == lengths
+    assert len(order) == len(lengths)
+    assert sorted(torch.cat(batches).tolist()) == list(range(size))
+
+
 def test_a_batch_order_needs_a_batch_size_of_one_or_more() -> None:
     with pytest.raises(InputError, match="batch_size must be at least 1, but got 0"):
         data.BatchOrder(10, 0, shuffle=False)

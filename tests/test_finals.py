@@ -286,7 +286,7 @@ def test_finals_follow_a_search_of_any_app_and_the_same_command_only_says_so_aga
 
 def test_a_dry_run_says_what_would_follow(tmp_path: Path) -> None:
     out = App(tmp_path, "hydra.sweeper.n_trials=6", *FINALS, "hydra.sweeper.dry_run=true", source=NOISY).run()
-    assert "then the best 2 settings with 3 new seeds each, and the winner with 3" in out
+    assert "then the best 2 settings with 3 new seeds each, and the winner with 3 seeds on test" in out
 
 
 def test_a_search_with_fewer_complete_settings_than_finalists_ends_with_a_line_and_keeps_what_it_has(
@@ -427,7 +427,8 @@ def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_te
     assert {name: part["trials"]["complete"] for name, part in figures["parts"].items()} == {
         "search": 2, "finals": 6, "test": 4,
     }  # fmt: skip
-    assert all(part["wall_s"] >= part["worker_s"] > 0 for part in figures["parts"].values())  # of one worker
+    assert all(part["busy_s"] >= part["trials_s"] > 0 for part in figures["parts"].values())  # of one worker
+    assert "train_on_val=true" in figures["environment"]["overrides"]
     assert len(figures["test"]["values"]) == 4
     assert [len(row["values"]) for row in figures["finals"]["finalists"]] == [3, 3]
     assert set(figures["search"]["trials"]) == {"0", "1"}

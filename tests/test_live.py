@@ -124,7 +124,7 @@ def test_a_total_that_is_raised_is_shown_and_leaves_no_negative_time(tmp_path: P
 
 @pytest.mark.parametrize(
     ("begins_for_s", "says"),
-    [(1e6, ", about 0:00:"), (-1, ", no further one begins, "), (90.4, r", further ones begin for 0:01:\d\d, ")],
+    [(1e6, ", about 0:00:"), (-1, ", no new one begins, "), (90.4, r", new ones begin for another 0:01:\d\d, ")],
 )
 def test_where_time_ends_a_search_the_status_says_for_how_long_trials_begin(
     tmp_path: Path, begins_for_s: float, says: str

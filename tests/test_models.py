@@ -157,8 +157,11 @@ def test_a_value_that_no_layer_can_have_is_an_error(
         ({"kernel_size": 0}, r"^model\.kernel_size must be odd and at least 1, but got 0$"),
         ({"kernel_size": -3}, r"^model\.kernel_size must be odd and at least 1, but got -3$"),
         ({"pool_size": 0}, r"^model\.pool_size must be at least 1, but got 0$"),
-        ({"convs": 0}, r"^model\.convs must be a list of whole numbers of at least 1, but got \[0, 0, 0\]$"),
-        ({"convs": [1, 2]}, r"^model\.convs=\[1, 2\] must be one number, or one for each of model\.channels="),
+        ({"convs": 0}, r"^model\.convs must be a whole number of at least 1, or a list .*, but got 0$"),
+        ({"convs": True}, r"^model\.convs must be .*, but got True$"),
+        ({"convs": 2.0}, r"^model\.convs must be .*, but got 2\.0$"),
+        ({"convs": "12"}, r"^model\.convs must be .*, but got 12$"),
+        ({"convs": [1, 2]}, r"^model\.convs must be .* of model\.channels=\(16, 32, 64\), but got \[1, 2\]$"),
     ],
 )
 def test_a_value_that_no_block_can_have_is_an_error(keywords: dict[str, object], message: str) -> None:

@@ -373,7 +373,7 @@ def test_train_on_val_is_for_runs_after_a_search(program: Program) -> None:
     assert "train_on_val leaves no val to stop early by" in refused.message
     searched = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "train_on_val=true")
     assert searched.code == 1
-    assert "train_on_val leaves a search nothing to compare by" in searched.err + searched.out
+    assert "train_on_val=true leaves a search nothing to compare by: add train_on_val=false" in searched.message
 
 
 def test_each_run_that_looks_at_test_is_recorded_and_no_trial_is(program: Program, tmp_path: Path) -> None:

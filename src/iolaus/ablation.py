@@ -62,8 +62,8 @@ def removals(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
             found[f"without {key}"] = [f"model.{key}={off}"]
     if not found:
         raise InputError(
-            "this experiment's model has nothing to remove (no layers, channels, hidden_sizes, dropout): list what "
-            "is to be compared in a function of your own, and name it as hydra.sweeper.variants"
+            "this experiment's model has nothing to remove (no layers, channels, hidden_sizes, dropout, batch_norm): "
+            "list what is to be compared in a function of your own, and name it as hydra.sweeper.variants"
         )
     return found
 

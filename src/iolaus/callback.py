@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from iolaus import config as run_config
 from iolaus import looks
+from iolaus.errors import InputError
 
 if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
     from optuna.study import Study
@@ -22,7 +23,12 @@ class SweepCallback(Callback):
     """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
 
     def on_search_start(self, config: DictConfig, directions: list[str], target: float | None) -> None:
-        """Refuse directions that do not fit the objective, a target that no value can pass, bounds of no metric."""
+        """Refuse directions that do not fit the objective, a target that no value can pass, bounds of no metric.
+
+        And a search without val, by which its trials are to be compared.
+        """
+        if config.train_on_val:
+            raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
         run_config.check_directions(config, directions)
         run_config.check_target(config, target)
         run_config.check_constraints(config)

@@ -77,20 +77,20 @@ def importances(study: Study) -> "Figure | None":
     found = importance.importances(study)
     if found is None:
         return None
-    figure = canvas(0.3 * max(len(found.of), 1) + 0.9)
+    figure = canvas(0.3 * max(len(found.shares), 1) + 0.9)
     axes = figure.subplots()
     if found.problem is not None:
         axes.set_axis_off()
         axes.text(0, 0.5, fitted(found.problem, WIDTH - 0.5, TEXT + 1), fontsize=TEXT + 1, va="center")
         return figure
-    percent, low, high = np.array(list(found.of.values())).T
+    percent, low, high = np.array(list(found.shares.values())).T
     reach = np.clip(np.stack([percent - low, high - percent]), 0, None)  # a percentile may lie beyond
     places = range(len(percent))
     axes.barh(places, percent, color=BLUE, height=0.7)
     axes.errorbar(percent, places, xerr=reach, fmt="none", ecolor="black", elinewidth=1, capsize=3)
     for place in places:
         axes.text(max(percent[place], high[place]) + 1, place, f"{percent[place]:.0f} %", fontsize=SMALL, va="center")
-    axes.set_yticks(places, [label(name, 3) for name in found.of], fontsize=TEXT)
+    axes.set_yticks(places, [label(name, 3) for name in found.shares], fontsize=TEXT)
     Scale("", 0, 1.1 * max(*percent, *high)).arrange(axes, WIDTH - 3)
     axes.set_xlim(0)
     warning = "" if found.clear else "\ntoo few trials to say which parameter matters most: the intervals overlap"

@@ -154,7 +154,8 @@ class BatchOrder(Sampler[Tensor]):
 
     Args:
         size: Number of samples.
-        batch_size: Samples a batch; the last may be smaller.
+        batch_size: Samples a batch; the last may be smaller, but one sample alone, which batch norm cannot take,
+            joins the batch before.
         shuffle: Draw a new order from torch's global generator each time.
     """
 
@@ -162,15 +163,18 @@ class BatchOrder(Sampler[Tensor]):
         """Check the batch size."""
         require(type(batch_size) is int and batch_size >= 1, "data.batch_size", "at least 1", batch_size)
         self.size, self.batch_size, self.shuffle = size, batch_size, shuffle
+        self._joins = int(1 < batch_size < size and size % batch_size == 1)  # samples at the end
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-self.size // self.batch_size)
+        return max(1, -(-(self.size - self._joins) // self.batch_size))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield int64 tensors (B,)."""
         order = torch.randperm(self.size) if self.shuffle else torch.arange(self.size)
-        yield from order.split(self.batch_size)
+        *batches, last = order[: self.size - self._joins].split(self.batch_size)
+        yield from batches
+        yield torch.cat([last, order[self.size - self._joins :]])
 
 
 def load(

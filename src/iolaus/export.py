@@ -2,16 +2,21 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from iolaus import finals, machine, variants
+from iolaus import finals, variants
+from iolaus.atomic import replaced
+from iolaus.errors import InputError, public
 from iolaus.importance import importances
+from iolaus.listed import SEED, SETTINGS, TEST
 from iolaus.outcome import best_trials, complete_trials, end_of, objectives, shown
-from iolaus.reproduce import RECORD
+from iolaus.reproduce import record_in
+from iolaus.search import ENDED
 from iolaus.studies import Kept, parts
 from iolaus.study import COMMAND
 
@@ -23,70 +28,96 @@ def figures(kept: Kept) -> dict[str, Any]:
     """A study in plain values.
 
     Returns:
-        ``command``; ``environment``, of the newest run, with its overrides; what became of the trials of each part, and
-        the time that they took in seconds: ``wall_s`` from the first start to the last end, ``worker_s`` the sum over
-        trials. Of a search its best trials and finalists, and ``importances`` (percent, with the ends of their 95 %
-        intervals), then its ``finals`` and ``test``; or the ``comparison`` of its settings; each with the value of
-        every seed.
+        - ``study``, ``command`` and ``cores``: its name, and what was the last to work on it;
+        - ``environment``: versions, machine, commit and overrides of one of the runs on test or, without them, of a
+          trial; empty if its folder is not on this machine;
+        - ``parts``: what became of the trials of the search and of what followed it, when the first began, and the
+          seconds in which any ran (``busy_s``) and that each took in sum (``trials_s``);
+        - ``search``: its best trials and finalists, ``importances`` in percent with the ends of their 95 % intervals,
+          and what had ended it when the finals began;
+        - ``finals`` and ``test``, with the value of every seed; or ``comparison`` instead of all three, of a list.
     """
     study = kept.study
     followed = parts(kept)
-    found: dict[str, Any] = {
-        "study": study.study_name,
-        "command": study.user_attrs.get(COMMAND),
-        "cores": machine.cores(),
-        "environment": _environment([kept, *followed]),
-        "parts": {part.study.study_name.removeprefix(f"{study.study_name}-"): _spent(part.study) for part in followed},
-    }
-    if variants.FOUND in study.user_attrs:
-        return found | {"parts": {"comparison": _spent(study)}, "comparison": study.user_attrs[variants.FOUND]}
-    found["parts"] = {"search": _spent(study), **found["parts"]}
+    found = {"study": study.study_name, "command": None, "cores": None, **study.user_attrs.get(COMMAND, {})}
+    found["parts"] = {it.study.study_name.removeprefix(f"{study.study_name}-"): _spent(it.study) for it in followed}
+    if SETTINGS in study.user_attrs:  # its trials were not drawn: no best one, and parameters that are only places
+        comparison = study.user_attrs.get(variants.FOUND)
+        environment = _environment(kept, complete_trials(study))
+        return found | {"environment": environment, "parts": {"list": _spent(study)}, "comparison": comparison}
     known = dict(study.user_attrs.get(finals.FOUND, {}))
+    test = known.pop("test", None)
     complete = complete_trials(study)
     finalists = {row["trial"] for row in known.get("finalists", [])}
     best = [*best_trials(study, complete), *(trial for trial in complete if trial.number in finalists)]
+    last = [(part, _of(part.study, test)) for part in followed if part.study.study_name.endswith(f"-{TEST}")]
     return found | {
+        "environment": _environment(*(last[0] if test is not None and last else (kept, best))),
+        "parts": {"search": _spent(study), **found["parts"]},
         "search": {
             "objectives": objectives(study),
             "trials": {trial.number: {"values": trial.values, "params": trial.params} for trial in best},
             "importances": _importances(study),
+            "ended": study.user_attrs.get(ENDED),
         },
-        "test": known.pop("test", None),
         "finals": known or None,
+        "test": test,
     }
 
 
 def write(kept: Kept, path: Path) -> None:
-    """Write `figures` as JSON."""
-    path.write_text(json.dumps(figures(kept), indent=1) + "\n")
+    """Write `figures` as JSON, in which what is infinite or not a number is a text.
+
+    Raises:
+        InputError: if the file cannot be written; one that was there is as it was.
+    """
+    plain = json.loads(json.dumps(figures(kept)), parse_constant=str)
+    try:
+        with replaced(path) as file:
+            file.write(f"{json.dumps(plain, indent=1, allow_nan=False)}\n".encode())
+    except OSError as error:
+        raise InputError(f"--json {path} cannot be written ({error.strerror}): name another file") from error
 
 
 def _spent(study: Study) -> dict[str, Any]:
     """What became of a study's trials, and the time that they took."""
     trials = shown(study)
     spent: dict[str, Any] = {"trials": dict(Counter(map(end_of, trials)))}
-    spans = [(it.datetime_start, it.datetime_complete) for it in trials if it.datetime_start and it.datetime_complete]
-    if spans:
-        begin, end = min(begin for begin, _ in spans), max(end for _, end in spans)
-        spent["begun"] = begin.isoformat(timespec="seconds")
-        spent["wall_s"] = round((end - begin).total_seconds(), 1)
-        spent["worker_s"] = round(sum((end - begin).total_seconds() for begin, end in spans), 1)
+    spans = sorted(
+        (it.datetime_start, it.datetime_complete) for it in trials if it.datetime_start and it.datetime_complete
+    )
+    if not spans:
+        return spent
+    busy_s, until = 0.0, spans[0][0]
+    for begin, end in spans:
+        busy_s += max(0.0, (end - max(begin, until)).total_seconds())
+        until = max(until, end)
+    spent["begun"] = spans[0][0].isoformat(timespec="seconds")
+    spent["busy_s"] = round(busy_s, 1)
+    spent["trials_s"] = round(sum((end - begin).total_seconds() for begin, end in spans), 1)
     return spent
 
 
-def _importances(study: Study) -> dict[str, list[float]] | None:
+def _importances(study: Study) -> dict[str, Any] | None:
     found = importances(study)
-    if found is None or found.problem is not None:
+    if found is None:
         return None
-    return {name: [round(figure, 1) for figure in of] for name, of in found.of.items()}
+    percent = {name: [round(figure, 1) for figure in of] for name, of in found.shares.items()}
+    clear = found.problem is None and found.clear
+    return {"percent": percent, "best": found.top, "of": found.complete, "clear": clear, "problem": found.problem}
 
 
-def _environment(parts: Sequence[Kept]) -> dict[str, str]:
-    """Tags of the newest run that has left any."""
-    for part in reversed(parts):
-        for trial in reversed(complete_trials(part.study)):
-            folder = part.trial_folder(trial)
-            if folder is not None and (folder / RECORD).exists():
-                tags = json.loads((folder / RECORD).read_text())["tags"]
-                return {name: tag for name, tag in tags.items() if name.startswith(ENVIRONMENT)}
+def _of(study: Study, row: Mapping[str, Any] | None) -> list[FrozenTrial]:
+    """The runs of a row: those with its seeds and their values."""
+    values = {} if row is None else dict(zip(row["seeds"], row["values"], strict=True))
+    return [it for it in complete_trials(study) if values.get(it.params[SEED]) == it.values[0]]
+
+
+def _environment(kept: Kept, trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    """What the first of these trials that has left a record has said."""
+    for trial in trials:
+        record = record_in(kept.trial_folder(trial))
+        if record is not None:
+            tags = json.loads(record.read_text())["tags"]
+            return {name: public(tag) for name, tag in tags.items() if name.startswith(ENVIRONMENT)}
     return {}

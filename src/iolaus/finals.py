@@ -39,7 +39,7 @@ class Rule:
     Args:
         k: How many settings.
         r: With how many seeds each.
-        n_test: With how many of them, and others after them, the winner is tested.
+        n_test: With how many the winner is tested: with these, then with further new ones.
     """
 
     k: int

@@ -24,13 +24,13 @@ class Importances:
     """What tells the best trials of a study from all its complete ones.
 
     Args:
-        of: Each parameter's share in percent of the sum, and the ends of its 95 % interval; the least first.
+        shares: Each parameter's share in percent of the sum, and the ends of its 95 % interval; the least first.
         top: How many are the best.
         complete: How many there are.
         problem: Why nothing can be told; None if it can.
     """
 
-    of: Mapping[str, tuple[float, float, float]]
+    shares: Mapping[str, tuple[float, float, float]]
     top: int
     complete: int
     problem: str | None
@@ -38,7 +38,7 @@ class Importances:
     @property
     def clear(self) -> bool:
         """Whether the most important parameter is told from the others: its interval lies above theirs."""
-        *rest, first = self.of.values()
+        *rest, first = self.shares.values()
         return all(first[1] > high for _, _, high in rest)
 
 
@@ -66,7 +66,7 @@ def importances(study: Study) -> Importances | None:
             with warnings.catch_warnings(action="ignore"):
                 shares = _shares(study, names, share)
                 ranges = _bootstrapped(study, complete, names, share)
-            found = {name: (shares[name], *ranges.get(name, (shares[name],) * 2)) for name in shares}
+            found = {name: (shares[name], *ranges[name]) for name in shares}
             problem = None if any(shares.values()) else "no parameter tells the best trials from the others"
         except Exception as error:  # whatever it may raise: what else is told of the study is worth having
             problem = f"what matters could not be told: {type(error).__name__}: {error}"

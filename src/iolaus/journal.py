@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal._storage import JournalOperation
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, public
 
 BUSY_S = 60.0
 """Seconds that a SQLite session waits for another's lock."""
@@ -133,7 +133,7 @@ def open_storage(storage: str) -> BaseStorage:
             return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **connect})
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna's check of the version: no common class
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(f"storage={_public(storage)} cannot be used: {reason}") from error
+        raise InputError(f"storage={public(storage)} cannot be used: {reason}") from error
 
 
 def absolute(storage: str) -> str:
@@ -144,9 +144,3 @@ def absolute(storage: str) -> str:
     if scheme.startswith("sqlite") and path and not path.startswith(("/", ":")):
         return f"{scheme}:///{Path(path).absolute()}"
     return storage
-
-
-def _public(url: str) -> str:
-    """A URL without the user and password that it may hold."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

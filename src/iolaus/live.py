@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.errors import InputError
 from iolaus.lease import holds
 from iolaus.overrides import start_of
-from iolaus.search import Search
+from iolaus.search import STOPPED, TIMEOUT, Search
 from iolaus.tally import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS, Tally, is_tried_again
 
 log = logging.getLogger(__name__)
@@ -154,10 +154,10 @@ class Live:
             left = (time.monotonic() - self.start) / here * max(0, self.search.n_trials - tally.counted)
         if deadline is not None:
             until = deadline - time.time()
-        if until <= 0:
-            counts.append("no further one begins")
-        elif until < left:
-            counts.append(f"further ones begin for {timedelta(seconds=round(until))}")
+        if self.search.ended_by(tally) in (TIMEOUT, STOPPED):
+            counts.append("no new one begins")
+        elif until < left and tally.counted + len(tally.running) < self.search.n_trials:
+            counts.append(f"new ones begin for another {timedelta(seconds=round(until))}")
         elif left < math.inf:
             counts.append(f"about {timedelta(seconds=round(left))} left")
         lines = [", ".join([*counts, f"{len(tally.running)} running"])]

@@ -26,7 +26,7 @@ class MLP(nn.Sequential):
         hidden_sizes: Width of each hidden layer; none at all makes it a linear classifier.
         batch_norm: Whether the hidden layers normalise.
         dropout: Probability of dropping a hidden activation, in [0, 1).
-        input_dropout: Probability of dropping a pixel, in [0, 1).
+        input_dropout: Probability of dropping an input value (of a grey image: a pixel), in [0, 1).
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CNN(nn.Sequential):
         input_shape: Channels, height, width.
         num_classes: Number of logits.
         channels: Output channels of each block.
-        convs: Convolutions in each block, or in each one of them.
+        convs: Number of convolutions in a block: the same in all, or a list with one for each.
         kernel_size: Side of the convolutions' kernels, odd: the image keeps its size.
         pool_size: Side and stride of each block's max pooling; 1 pools nothing.
         batch_norm: Whether the blocks normalise.
@@ -84,10 +84,13 @@ class CNN(nn.Sequential):
             raise InputError(f"model.kernel_size must be odd and at least 1, but got {kernel_size}")
         if type(pool_size) is not int or pool_size < 1:
             raise InputError(f"model.pool_size must be at least 1, but got {pool_size}")
-        depths = [convs] * len(channels) if isinstance(convs, int) else convs
-        check_sizes("model.convs", depths)
-        if len(depths) != len(channels):
-            raise InputError(f"model.convs={convs} must be one number, or one for each of model.channels={channels}")
+        depths: Sequence[int] = [convs] * len(channels) if isinstance(convs, int) else convs
+        listed = isinstance(depths, Sequence) and len(depths) == len(channels)
+        if not listed or not all(type(depth) is int and depth >= 1 for depth in depths):
+            raise InputError(
+                "model.convs must be a whole number of at least 1, or a list of one for each of "
+                f"model.channels={channels}, but got {convs}"
+            )
         in_channels, height, width = input_shape
         blocks: list[nn.Module] = []
         for block, (out_channels, depth) in enumerate(zip(channels, depths, strict=True), start=1):

@@ -175,8 +175,6 @@ class Planner:
         }
         if self.settings["custom_search_space"] is not None:
             shared["custom_search_space"] = self.settings["custom_search_space"]
-        if self.settings["variants"] is not None:
-            shared["variants"] = self.settings["variants"]
         if self.settings["repeats"] > 1:
             shared["repeats"] = self.settings["repeats"]
         return {**shared, **{name.lstrip("+"): value for name, value in self.command.fixed.items()}}

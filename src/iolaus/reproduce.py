@@ -192,15 +192,20 @@ def _of_trial(origin: str, name: str, root: Path) -> Recorded:
     if int(number) >= len(trials):
         raise InputError(f"study {study} has no trial {number}, but those from 0 to {len(trials) - 1}")
     folder = kept.trial_folder(trials[int(number)])
-    found = [] if folder is None else [*folder.glob(RECORD), *folder.glob(f"seed=*/{RECORD}")]  # or of its repeats
-    if not found:
+    path = record_in(folder)
+    if path is None:
         raise InputError(
             f"{origin}: the folder of this trial ({folder}) has no {RECORD}, so what it was made of is not known; if "
             "it was tracked, repeat it with from_run"
         )
-    found.sort(key=lambda path: path.stat().st_mtime)
-    record, here = json.loads(found[0].read_text()), found[0].parent
+    record, here = json.loads(path.read_text()), path.parent
     overrides = list(map(str, OmegaConf.load(here / ".hydra" / "overrides.yaml")))
     metrics = here / "metrics.json"
     results = json.loads(metrics.read_text()) if metrics.is_file() else {}
     return Recorded(origin, overrides, record["params"], record["tags"], results)
+
+
+def record_in(folder: Path | None) -> Path | None:
+    """The record of a trial in its folder, or of the first of its repeats."""
+    found = [] if folder is None else [*folder.glob(RECORD), *folder.glob(f"seed=*/{RECORD}")]
+    return min(found, key=lambda path: path.stat().st_mtime, default=None)

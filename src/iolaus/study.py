@@ -28,7 +28,7 @@ OF = "of:"
 MADE = "iolaus:made"
 """A user attribute of a study: a text that tells it from others of its name."""
 COMMAND = "iolaus:command"
-"""A user attribute of a study: the command that was the last to work on it."""
+"""A user attribute of a study: the command that was the last to work on it, and how many cores it had."""
 STUDY_FOLDER = "iolaus:folder"
 """A user attribute of a study: the folder that its last command searched in."""
 

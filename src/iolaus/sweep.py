@@ -24,11 +24,12 @@ from iolaus.command import Command
 from iolaus.current import RESULTS
 from iolaus.dry_run import dry_run
 from iolaus.enqueue import ENQUEUE, enqueue, known_settings
-from iolaus.errors import InputError
+from iolaus.errors import InputError, public
 from iolaus.journal import open_storage
 from iolaus.launch import Launch, give_up_dying, wait_for_others
 from iolaus.listed import FINALS, TEST, Listed, left, open_part, queue, ran, require_seed
 from iolaus.live import why_failed
+from iolaus.machine import cores
 from iolaus.overrides import one_line, replaced
 from iolaus.plan import Plan, claimed
 from iolaus.planner import Planner, set_folder
@@ -103,7 +104,7 @@ class Sweep:
                 say(line)
             if final is not None:
                 each = f"then the best {final.k} settings with {final.r} new seeds each"
-                say(f"{each}, and the winner with {final.n_test}")
+                say(f"{each}, and the winner with {final.n_test} seeds on test")
             return
         with claimed(plan):
             study = self._opened(plan, planner.directions, facts)
@@ -329,8 +330,9 @@ def _note(plan: Plan, study: Study) -> None:
     """Keep in a study what its workers, its report and a later command ask of its plan."""
     if study.user_attrs.get(STUDY_FOLDER) != plan.folder:
         study.set_user_attr(STUDY_FOLDER, plan.folder)
-    if study.user_attrs.get(COMMAND) != this_command():
-        study.set_user_attr(COMMAND, this_command())
+    command = {"command": public(this_command()), "cores": cores()}
+    if study.user_attrs.get(COMMAND) != command:
+        study.set_user_attr(COMMAND, command)
     before = study.user_attrs.get(GOALS, {})
     if before.get("n_trials", plan.goals.n_trials) != plan.goals.n_trials and study.user_attrs.get(GROWN):
         study.set_user_attr(GROWN, plan.goals.n_trials)  # this command asks for another total

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import logging
 import os
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, public
 
 if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
     from optuna.study import Study
@@ -133,7 +132,7 @@ class MLflow:
                 mlflow.end_run(status)
             if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
                 raise InputError(
-                    f"MLflow at {_public(self.uri)} stopped working ({first_line(error)}): mend it and go on from "
+                    f"MLflow at {public(self.uri)} stopped working ({first_line(error)}): mend it and go on from "
                     f"checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
                 ) from error
             raise
@@ -204,7 +203,7 @@ class MLflow:
             yield
         except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             raise InputError(
-                f"MLflow at {_public(self.uri)} cannot be used ({first_line(error)}): mend it, or use tracking=none"
+                f"MLflow at {public(self.uri)} cannot be used ({first_line(error)}): mend it, or use tracking=none"
             ) from error
 
     def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
@@ -244,7 +243,7 @@ class MLflow:
             pass  # it answers, if only to refuse this address
         except (OSError, http.client.HTTPException) as error:
             raise InputError(
-                f"the MLflow server at {_public(self.uri)} does not answer ({first_line(error)}): start it, "
+                f"the MLflow server at {public(self.uri)} does not answer ({first_line(error)}): start it, "
                 "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
             ) from error
 
@@ -336,11 +335,6 @@ def set_environment() -> None:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says."""
     return str(error).strip().partition("\n")[0]
-
-
-def _public(uri: str) -> str:
-    """A tracking URI without the user and password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _text(value: object) -> str:
