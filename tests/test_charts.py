@@ -336,6 +336,11 @@ def test_a_parameter_that_only_some_trials_have_has_an_importance() -> None:
     assert int(found["a"].removesuffix(" %")) > int(found["b"].removesuffix(" %")) > 0
 
 
+def test_a_parameter_of_a_single_trial_is_missing_where_that_is_not_drawn_and_hinders_nothing() -> None:
+    made = [complete(i / 12, a=i / 12, **({"b": 0.5} if i == 5 else {})) for i in range(12)]
+    assert "a" in shares(drawn(charts.importances(new_study(*made))))
+
+
 def test_an_importance_has_an_interval_and_where_they_overlap_there_are_too_few_trials() -> None:
     rng = random.Random(0)
     made = [(rng.random(), rng.random()) for _ in range(100)]

@@ -92,9 +92,10 @@ def _bootstrapped(
     drawn: list[dict[str, float]] = []
     for _ in range(min(RESAMPLES, max(20, 30_000 // len(complete)))):
         again = optuna.create_study(directions=study.directions)
-        for i in random.integers(len(complete), size=len(complete)):
-            again.add_trial(complete[i])
-        drawn.append(_shares(again, names, share))
+        trials = [complete[i] for i in random.integers(len(complete), size=len(complete))]
+        again.add_trials(trials)
+        known = [name for name in names if any(name in trial.params for trial in trials)]
+        drawn.append(_shares(again, known, share))
 
     def end(name: str, percentile: float) -> float:
         return float(np.percentile([shares.get(name, 0.0) for shares in drawn], percentile))
