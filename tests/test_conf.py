@@ -77,8 +77,14 @@ def test_udacity_is_the_network_of_the_62_percent() -> None:
 
 @pytest.mark.parametrize(("name", "made"), [("mlp", models.MLP), ("cnn", models.CNN)])
 def test_a_models_defaults_in_yaml_are_those_in_python(name: str, made: type) -> None:
-    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
+    more, settings = (
+        OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{option}.yaml"))
+        for option in (f"{name}_dropout", name)
+    )
     assert isinstance(settings, dict)
+    assert isinstance(more, dict)
+    more.pop("defaults")
+    settings = more | settings  # mlp_dropout has two more
     defaults = {
         key: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for key, parameter in inspect.signature(made).parameters.items()
