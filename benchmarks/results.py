@@ -9,7 +9,7 @@ end, with its finals and its test, or the ablation had.
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iolaus import variants
@@ -26,62 +26,69 @@ IMPORTANT = 3
 Figures = Mapping[str, Any]
 
 
+def of_families(kept: Mapping[str, Figures]) -> Iterator[tuple[str, str, Figures]]:
+    """The name, the title and the figures of each family that is there."""
+    yield from ((name, title, kept[name]) for name, title in FAMILIES.items() if name in kept)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table."""
+    yield from (f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
 def families(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each family's winner comes to on test."""
-    yield "| | test accuracy | parameters | epochs | seconds of training | once more |"
-    yield "|---|---|---|---|---|---|"
-    for name, title in FAMILIES.items():
-        if name in kept:
-            test = kept[name]["test"]
-            accuracy, params = mean_in_words(test, "test/accuracy"), f"{test['params']:,.0f}"
-            epochs = re.findall(r"\bepochs=(\d+)", kept[name]["environment"]["overrides"])[-1]
-            yield f"| {title} | {accuracy} | {params} | {epochs} | {test['fit_s']:.0f} | `experiment={name}` |"
+    rows = []
+    for name, title, figures in of_families(kept):
+        test = figures["test"]
+        epochs = re.findall(r"\bepochs=(\d+)", figures["environment"]["overrides"])[-1]
+        costs = [f"{test['params']:,.0f}", epochs, f"{test['fit_s']:.0f}"]
+        rows.append([title, mean_in_words(test, "test/accuracy"), *costs, f"`experiment={name}`"])
+    yield from table(["", "test accuracy", "parameters", "epochs", "seconds of training", "once more"], rows)
 
 
 def published(kept: Mapping[str, Figures]) -> Iterator[str]:
     """Each winner below what others have published, in docs/published.csv."""
     with open(PAGE.parent / "published.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for name, title in FAMILIES.items():
-        yield f"| {title} | test accuracy | parameters | the figure is |"
-        yield "|---|---|---|---|"
-        for row in rows:
-            if row["family"] == name:
-                what = f"[{row['what']}]({row['source']})"
-                yield f"| {what} | {row['accuracy']} | {row['parameters']} | {row['figure']} |"
-        if name in kept:
-            test = kept[name]["test"]
-            how = f"mean over {test['n']} seeds with its interval; nothing chosen on test"
-            yield f"| **ours** | **{mean_in_words(test, 'test/accuracy')}** | {test['params']:,.0f} | {how} |"
+        others = list(csv.DictReader(file))
+    for name, title, figures in of_families(kept):
+        rows = [
+            [f"[{other['what']}]({other['source']})", other["accuracy"], other["parameters"], other["figure"]]
+            for other in others
+            if other["family"] == name
+        ]
+        test = figures["test"]
+        how = f"mean over {test['n']} seeds with its interval; nothing chosen on test"
+        ours = ["**ours**", f"**{mean_in_words(test, 'test/accuracy')}**", f"{test['params']:,.0f}", how]
+        yield from table([title, "test accuracy", "parameters", "the figure is"], [*rows, ours])
         yield ""
 
 
 def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each search cost, and how far its best value flattered itself."""
-    yield "| | trials | of them pruned | minutes: search, finals, test | its best on val | the same with new seeds |"
-    yield "|---|---|---|---|---|---|"
-    for name, title in FAMILIES.items():
-        if name in kept:
-            parts = kept[name]["parts"]
-            trials = parts["search"]["trials"]
-            first = kept[name]["finals"]["finalists"][0]
-            minutes = ", ".join(f"{parts[part]['busy_s'] / 60:.0f}" for part in ("search", "finals", "test"))
-            counts = f"{sum(trials.values())} | {trials.get('pruned', 0)}"
-            best = in_words(first["best"], "val/accuracy")
-            yield f"| {title} | {counts} | {minutes} | {best} | {mean_in_words(first, 'val/accuracy')} |"
+    rows = []
+    for _, title, figures in of_families(kept):
+        parts = figures["parts"]
+        trials, first = parts["search"]["trials"], figures["finals"]["finalists"][0]
+        counts = [str(sum(trials.values())), str(trials.get("pruned", 0))]
+        minutes = ", ".join(f"{parts[part]['busy_s'] / 60:.0f}" for part in ("search", "finals", "test"))
+        values = [in_words(first["best"], "val/accuracy"), mean_in_words(first, "val/accuracy")]
+        rows.append([title, *counts, minutes, *values])
+    counted = ["trials", "of them pruned", "minutes: search, finals, test"]
+    yield from table(["", *counted, "its best on val", "the same with new seeds"], rows)
 
 
 def importances(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What mattered most in each search."""
-    yield "| | what tells the best trials from all complete ones: share, and its 95 % interval | of so many |"
-    yield "|---|---|---|"
-    for name, title in FAMILIES.items():
-        if name in kept:
-            found = kept[name]["search"]["importances"]
-            most = sorted(found["percent"].items(), key=lambda item: -item[1][0])[:IMPORTANT]
-            words = [f"`{key}` {share:.0f} % ({low:.0f} to {high:.0f})" for key, (share, low, high) in most]
-            words += [] if found["clear"] else ["too few trials to say which matters most"]
-            yield f"| {title} | {found['problem'] or ', '.join(words)} | {found['of']} |"
+    rows = []
+    for _, title, figures in of_families(kept):
+        found = figures["search"]["importances"]
+        most = sorted(found["percent"].items(), key=lambda item: -item[1][0])[:IMPORTANT]
+        words = [f"`{key}` {share:.0f} % ({low:.0f} to {high:.0f})" for key, (share, low, high) in most]
+        words += [] if found["clear"] else ["too few trials to say which matters most"]
+        rows.append([title, found["problem"] or ", ".join(words), str(found["of"])])
+    what = "what tells the best trials from all complete ones: share, and its 95 % interval"
+    yield from table(["", what, "of so many"], rows)
 
 
 def commands(kept: Mapping[str, Figures]) -> Iterator[str]:
@@ -98,7 +105,7 @@ def components(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each component of the network is worth on val, and what it costs."""
     if ABLATION in kept:
         head, *rows = variants.table(kept[ABLATION]["comparison"])
-        yield from (f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+        yield from table(head, rows)
 
 
 TABLES = (families, published, searches, importances, commands, components)
@@ -110,14 +117,14 @@ def page(text: str, kept: Mapping[str, Figures]) -> str:
     Raises:
         ValueError: if a table has no place in it.
     """
-    for table in TABLES:
-        name = table.__name__
+    for lines in TABLES:
+        name = lines.__name__
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         before, opened, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (opened and closed):
             raise ValueError(f"{PAGE} must have a line <!-- {name} --> and below it <!-- end of {name} -->")
-        text = "".join([before, begin, "\n".join(table(kept)), end, after])
+        text = "".join([before, begin, "\n".join(lines(kept)), end, after])
     return text
 
 

@@ -132,7 +132,7 @@ class World:
                 search.study._storage = Stepped(search.study._storage, self.step)  # type: ignore[assignment]
                 work(search)
             except KilledError:
-                pass
+                pass  # it ends as kill -9 ends a process: without a word
             except BaseException as error:
                 self.errors.append(error)
             finally:

@@ -20,4 +20,4 @@ def is_number(value: object) -> bool:
 
 def public(text: str) -> str:
     """A text as others may read it: without the user and password that a URL in it may hold."""
-    return re.sub(r"://[^/\s]*@", "://", text)
+    return re.sub(r"://\S*@", "://", text)  # a password may hold anything

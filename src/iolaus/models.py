@@ -24,9 +24,9 @@ class MLP(nn.Sequential):
         input_shape: Channels, height, width.
         num_classes: Number of logits.
         hidden_sizes: Width of each hidden layer; none at all makes it a linear classifier.
-        batch_norm: Whether the hidden layers normalise.
         dropout: Probability of dropping a hidden activation, in [0, 1).
         input_dropout: Probability of dropping an input value (of a grey image: a pixel), in [0, 1).
+        batch_norm: Whether the hidden layers normalise.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class MLP(nn.Sequential):
         input_shape: Shape,
         num_classes: int,
         hidden_sizes: Sequence[int] = (384, 128),
-        batch_norm: bool = False,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         """Build the layers."""
         pixels: list[nn.Module] = [nn.Flatten()]
