@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,20 +137,41 @@ def test_an_ablation_says_what_each_component_is_worth_paired_by_seed(program: P
     assert "8 of 8 trials finished; 0 workers" in again.out
 
 
+def settings_in(output: str) -> dict[str, str]:
+    """The overrides of each setting that a dry run shows, by name."""
+    lines = re.findall(r"^ +\d+\.\d s  ([^:]+): (.*)$", output, flags=re.MULTILINE)
+    return dict(lines)
+
+
 @pytest.mark.usefixtures("few")
 def test_a_dry_run_lists_the_settings_and_leaves_nothing(program: Program, tmp_path: Path) -> None:
     done = program(*COMMAND, "hydra.sweeper.dry_run=true", f"hydra.sweep.dir={tmp_path}/a")
     assert done.code == 0
-    assert "  2 epochs: " in done.out
+    assert "epochs=2" in settings_in(done.out)["2 epochs"].split()
+    assert re.search(r"about 0:00:\d\d \(h:mm:ss\) for 8 trials of \d+\.\d s, a few steps of each", done.out)
     assert not (tmp_path / "a").exists()
+
+
+OWN = 'hydra.sweeper.variants={linear:["model.hidden_sizes=[]"],by sgd:["optimizer=sgd","optimizer.lr=0.1"]}'
+
+
+def test_settings_may_be_listed_in_the_command(program: Program, tmp_path: Path) -> None:
+    done = program(*COMMAND, OWN, "hydra.sweeper.study_name=a", f"hydra.sweep.dir={tmp_path}/a")
+    assert done.code == 0, done.err
+    study = optuna.load_study(study_name="a", storage=open_storage(f"{tmp_path}/a/journal.log"))
+    found = study.user_attrs[variants.FOUND]
+    assert {row["name"] for row in found["rows"]} == {"linear", "by sgd"}
+    linear = next(row for row in found["rows"] if row["name"] == "linear")
+    assert linear["params"] == 64 * 10 + 10
+    assert "optimizer.lr=0.1" in settings_in(program(*COMMAND, OWN, "hydra.sweeper.dry_run=true").out)["by sgd"]
 
 
 def test_who_asks_for_more_variants_later_goes_on_with_the_same_study(program: Program) -> None:
     def names(function: str) -> tuple[str, list[str]]:
         done = program(*COMMAND, "hydra.sweeper.dry_run=true", f"hydra.sweeper.variants=iolaus.ablation.{function}")
         assert done.code == 0, done.err
-        first, *settings = [line for line in done.out.splitlines() if line.startswith(("study ", "  "))]
-        return first.partition(": ")[0], settings
+        first = next(line for line in done.out.splitlines() if line.startswith("study "))
+        return first.partition(": ")[0], list(settings_in(done.out))
 
     (study, removals), (other, all_of_them) = names("removals"), names("variants")
     assert study == other
@@ -166,6 +188,11 @@ def test_who_asks_for_more_variants_later_goes_on_with_the_same_study(program: P
         (["hydra/sweeper/finals=seeds"], "hydra.sweeper.finals has no place beside hydra.sweeper.variants"),
         (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds must be at least 2"),
         (["hydra.sweeper.variants=iolaus.no_such.function"], "hydra.sweeper.variants cannot be used: "),
+        (["hydra.sweeper.variants=['epochs=2']"], "hydra.sweeper.variants must be a function's name, or lists of "),
+        (["hydra.sweeper.variants={}"], "hydra.sweeper.variants must be a function's name, or lists of "),
+        (["hydra.sweeper.variants={short:'epochs=2'}"], "hydra.sweeper.variants must be a function's name, or "),
+        (["hydra.sweeper.variants={as it is:['epochs=2']}"], "hydra.sweeper.variants must be a function's name, or "),
+        (["hydra.sweeper.variants={wide:['model.width=2']}"], "hydra.sweeper.variants: «wide» cannot be composed: "),
         (["model=mlp", "model.hidden_sizes=[]"], "this experiment's model has nothing to remove"),
     ],
 )
@@ -179,8 +206,7 @@ def dry(program: Program, *overrides: str) -> dict[str, str]:
     """The overrides of each setting, from a dry run."""
     done = program("-m", "hparams_search=ablation", "hydra.sweeper.dry_run=true", *overrides)
     assert done.code == 0, done.err
-    lines = [line.strip().partition(": ") for line in done.out.splitlines() if line.startswith("  ")]
-    return {name: rest for name, _, rest in lines}
+    return settings_in(done.out)
 
 
 def test_another_option_of_a_group_comes_without_the_keys_that_only_the_first_had(program: Program) -> None:

@@ -98,8 +98,9 @@ class IolausSweeperConf(OptunaSweeperConf):
     on_mismatch: str = "refuse"
     """What to do with a study of this name that was made with other settings: refuse it, or continue."""
 
-    variants: str | None = None
-    """A function that lists settings to be compared, instead of a search: iolaus.ablation.variants."""
+    variants: Any = None
+    """Settings to be compared, instead of a search: lists of overrides by name, or a function that gives them
+    (iolaus.ablation.variants)."""
 
     seeds: int = 5
     """With how many seeds each of the variants is run."""

@@ -63,7 +63,7 @@ def removals(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
     if not found:
         raise InputError(
             "this experiment's model has nothing to remove (no layers, channels, hidden_sizes, dropout, batch_norm): "
-            "list what is to be compared in a function of your own, and name it as hydra.sweeper.variants"
+            "list what is to be compared yourself, as hydra.sweeper.variants (docs/sweeper.md)"
         )
     return found
 

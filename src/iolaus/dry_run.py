@@ -1,7 +1,7 @@
 """What a sweep would do: its space, its branches, and how long it may take."""
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,13 +47,7 @@ def dry_run(
     yield f"{len(branches)} branches, a trial of each composed:"
     seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers), plan.repeats)
     for branch in branches:
-        took = ""
-        if seconds_of is not None:
-            try:
-                took = f"{seconds_of(branch):6.1f} s  "
-            except Exception as error:  # whatever a model may raise: the other branches are worth knowing
-                took = f"cannot run ({one_line(error)}):  "
-        yield f"  {took}{' '.join(branch)}"
+        yield f"  {_took(seconds_of, branch)[1]}{' '.join(branch)}"
     finished, mean = _so_far(plan)
     why = "the mean of this study so far"
     if seconds_of is not None:
@@ -69,6 +63,52 @@ def dry_run(
     if timeout_s is not None and timeout_s < whole_s:
         begun = max(1, round(timeout_s * workers / mean))
         yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"
+
+
+def dry_comparison(
+    plan: Plan,
+    settings: Mapping[str, Sequence[str]],
+    seeds: int,
+    hydra_context: HydraContext,
+    master: DictConfig,
+    workers: int,
+) -> Iterator[str]:
+    """Say in lines what is compared.
+
+    Args:
+        plan: Of the command.
+        settings: The overrides of each by name, all of which have been composed.
+        seeds: With how many each is to run.
+        hydra_context: Of the command.
+        master: The configuration of the sweep.
+        workers: How many there would be.
+    """
+    total = len(settings) * seeds
+    yield f"study {plan.study_name}: {len(settings)} settings with {seeds} seeds each, {workers} workers; {plan.folder}"
+    seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers), 1)
+    known = []
+    for name, overrides in settings.items():
+        seconds, took = _took(seconds_of, overrides)
+        known += [] if seconds is None else [seconds]
+        yield f"  {took}{name}: {' '.join(overrides)}"
+    finished, mean = _so_far(plan)
+    why = "the mean of this study so far"
+    if mean is None and known:
+        mean, why = statistics.fmean(known), "a few steps of each setting timed"
+    left = max(0, total - finished)
+    if mean is not None:
+        yield f"about {_clock(mean * left / max(1, min(workers, left)))} for {left} trials of {mean:.1f} s, {why}"
+
+
+def _took(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Sequence[str]) -> tuple[float | None, str]:
+    """The seconds that a trial with these overrides would take, if that can be told, and the same in words."""
+    if seconds_of is None:
+        return None, ""
+    try:
+        seconds = seconds_of(overrides)
+    except Exception as error:  # whatever a model may raise: the others are worth knowing
+        return None, f"cannot run ({one_line(error)}):  "
+    return seconds, f"{seconds:6.1f} s  "
 
 
 def _timer(

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from iolaus import finals, variants
 from iolaus.command import Command
 from iolaus.current import RESULTS
-from iolaus.dry_run import dry_run
+from iolaus.dry_run import dry_comparison, dry_run
 from iolaus.enqueue import ENQUEUE, enqueue, known_settings
 from iolaus.errors import InputError, public
 from iolaus.journal import open_storage
@@ -229,7 +229,8 @@ class Sweep:
             say(line)
         winner = chosen[found["winner"]]
         results = [trial.user_attrs.get(RESULTS, {}) for trial in ran(again, runs, winner, seeds).values()]
-        last = self._ask("final_overrides", results=results)
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, winner)
+        last = self._ask("final_overrides", config, results=results)
         if last is not None:
             setting = replaced(winner, last)
             test, runs = self._part(plan, study, TEST, {"the winner": setting}, test_seeds)
@@ -246,15 +247,15 @@ class Sweep:
         say(f"the winner's settings once more:  {shown_command(winner, self.hydra_context.config_loader, self.config)}")
 
     def _compare(self, plan: Plan, directions: Sequence[Direction], facts: Mapping[str, str]) -> None:
-        """Run settings that a function lists, each with some seeds, and compare each with the first."""
+        """Run settings that are listed, each with some seeds, and compare each with the first."""
         if len(directions) > 1:
             raise InputError(f"hydra.sweeper.variants needs one objective, but there are {len(directions)}")
         found = variants.listed_by(self.settings["variants"], plan, self.hydra_context, self.config)
         seeds = variants.seeds(self.settings["seeds"], self._composed(plan))
         if self.settings["dry_run"]:
-            say(f"study {plan.study_name}: {len(found)} settings with {len(seeds)} seeds each; {plan.folder}")
-            for name, overrides in found.items():
-                say(f"  {name}: {' '.join(overrides)}")
+            workers = self.launch.workers(len(found) * len(seeds), self.config)
+            for line in dry_comparison(plan, found, len(seeds), self.hydra_context, self.config, workers):
+                say(line)
             return
         with claimed(plan):
             study = self._opened(plan, directions, facts)

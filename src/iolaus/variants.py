@@ -1,4 +1,4 @@
-"""Settings that a function lists, run over the same seeds and compared with the first of them."""
+"""Settings that are listed, run over the same seeds and compared with the first of them."""
 
 import logging
 import math
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FOUND = "iolaus:comparison"
 """A user attribute of a study: what its settings came to, as `compared` gives it."""
 AS_IT_IS = "as it is"
+FORM = "a function's name, or lists of overrides by name such as {'half': ['epochs=5'], 'twice': ['epochs=20']}"
+"""What may be asked for."""
 NO_PLACE: Mapping[str, Any] = {
     "custom_search_space": None,
     "repeats": 1,
@@ -40,18 +42,20 @@ Compose = Callable[[Sequence[str]], DictConfig]
 """Gives the configuration with these overrides in place of those of the command."""
 
 
-def listed_by(target: str, plan: Plan, context: HydraContext, master: DictConfig) -> dict[str, list[str]]:
-    """The overrides of each setting that a function lists, the first of which is the command's own.
+def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig) -> dict[str, list[str]]:
+    """The overrides of each setting, the first of which is the command's own.
 
     Args:
-        target: The function, with the arguments of `iolaus.ablation.variants`.
+        asked: What ``hydra.sweeper.variants`` says: lists of overrides by name, or a function that gives them, with the
+            arguments of `iolaus.ablation.variants`.
         plan: Of the command.
         context: Hydra's.
         master: The configuration of the sweep.
 
     Raises:
-        InputError: if there is nothing to compare, or the function cannot be used.
+        InputError: if there is nothing to compare, or what is asked for cannot be used.
     """
+    require(isinstance(asked, str) or _are_lists(asked), "hydra.sweeper.variants", FORM, asked)
     for key, default in NO_PLACE.items():
         if master.hydra.sweeper[key] != default:
             raise InputError(
@@ -69,23 +73,38 @@ def listed_by(target: str, plan: Plan, context: HydraContext, master: DictConfig
     def compose(overrides: Sequence[str]) -> DictConfig:
         return loader.load_sweep_config(master, replaced(search, overrides))
 
-    whitelist = (target,) if context.execution_whitelist is None else context.execution_whitelist
-    try:
-        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=whitelist)
-        found = function(compose(given), compose, loader)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a function of the user's may raise
-        raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
+    found = asked
+    if isinstance(asked, str):
+        whitelist = (asked,) if context.execution_whitelist is None else context.execution_whitelist
+        try:
+            function = instantiate({"_target_": asked, "_partial_": True}, _execution_whitelist_=whitelist)
+            found = function(compose(given), compose, loader)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a function of the user's may raise
+            raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
     everything = {AS_IT_IS: given}
     for name, overrides in found.items():
         try:
             everything[name] = _fitted(given, overrides, compose, loader)
         except Exception as error:  # Hydra's, of any kind
+            if not isinstance(asked, str):  # who has typed it wants it
+                raise InputError(f"hydra.sweeper.variants: «{name}» cannot be composed: {one_line(error)}") from error
             log.warning("«%s» is left out, it cannot be composed: %s", name, one_line(error))
     if len(everything) == 1:
         raise InputError("hydra.sweeper.variants has listed nothing that can be composed: name another function there")
     return everything
+
+
+def _are_lists(asked: Any) -> bool:
+    """Whether these are lists of overrides by name, none of which is that of the command itself."""
+    return (
+        isinstance(asked, Mapping)
+        and len(asked) > 0
+        and all(isinstance(name, str) and name != AS_IT_IS for name in asked)
+        and all(isinstance(overrides, list) and overrides for overrides in asked.values())
+        and all(isinstance(override, str) and "=" in override for overrides in asked.values() for override in overrides)
+    )
 
 
 def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, loader: ConfigLoader) -> list[str]:
