@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from iolaus.augment import Affine
+from iolaus.augment import Affine, Elastic
 from iolaus.errors import InputError
 
 
@@ -151,3 +153,55 @@ def test_a_range_that_is_none_is_an_error(keywords: dict[str, object], message: 
 def test_a_scale_that_is_one_number_is_an_error() -> None:
     with pytest.raises(InputError, match=r"augment\.scale"):
         Affine(scale=0.9)
+
+
+def moves(alpha: float, sigma: float, height: int, width: int, count: int = 500) -> Tensor:
+    """By how many pixels each pixel is moved: (B, H, W, 2), x and y."""
+    images = torch.zeros(count, 1, height, width)
+    still = Elastic(degrees=0, translate=0, scale=(1, 1), alpha=0, sigma=sigma).grid(images)
+    grid = Elastic(degrees=0, translate=0, scale=(1, 1), alpha=alpha, sigma=sigma).grid(images)
+    return (grid - still) * torch.tensor([width, height]) / 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (24, 40)])
+def test_pixels_go_as_far_as_smoothed_noise_does_along_either_axis(height: int, width: int) -> None:
+    spread = moves(34, 4, height, width).std(0)
+    expected = 34 * math.sqrt(1 / 3) / (2 * math.sqrt(math.pi) * 4)  # of uniform noise, averaged over 4 pi sigma²
+
+    torch.testing.assert_close(spread, torch.full_like(spread, expected), rtol=0.15, atol=0)
+
+
+def test_neighbours_go_almost_as_far_and_far_ones_elsewhere() -> None:
+    """Noise smoothed by a Gaussian of width sigma is correlated by exp(-(d / 2 sigma)²)."""
+    columns = moves(34, 4, 28, 28)[:, 14, :, 0]
+    for distance in (1, 4, 12):
+        found = torch.corrcoef(columns[:, [4, 4 + distance]].T)[0, 1].item()
+        assert found == pytest.approx(math.exp(-((distance / 8) ** 2)), abs=0.13)
+
+
+def test_images_are_bent_after_the_same_jitter() -> None:
+    images, given = torch.rand(4, 2, 12, 18), {"degrees": 20.0, "translate": 0.2, "scale": (0.8, 1.2)}
+    torch.manual_seed(3)
+    affine = Affine(**given)(images)
+    torch.manual_seed(3)
+    straight = Elastic(**given, alpha=0)(images)
+    torch.manual_seed(3)
+    bent = Elastic(**given)(images)
+
+    assert torch.equal(affine, straight)
+    assert bent.shape == images.shape
+    assert not torch.allclose(affine, bent, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"alpha": -1}, r"^augment\.alpha must be at least 0, but got -1$"),
+        ({"alpha": float("inf")}, r"^augment\.alpha must be at least 0, but got inf$"),
+        ({"sigma": 0}, r"^augment\.sigma must be above 0, but got 0$"),
+        ({"sigma": "4"}, r"^augment\.sigma must be above 0, but got 4$"),
+    ],
+)
+def test_a_strength_or_a_smoothness_that_is_none_is_an_error(keywords: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Elastic(**keywords)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iolaus.errors import InputError
+from iolaus.errors import InputError, is_number, require
 
 
 class Affine:
@@ -34,6 +34,10 @@ class Affine:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Give images of the same shape and dtype as float32 (B, C, H, W)."""
+        return F.grid_sample(images, self.grid(images), padding_mode="zeros", align_corners=False)
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
         size, (height, width) = len(images), images.shape[2:]
         draw = torch.rand(4, size).to(images.device)  # drawn on the CPU: the same on every device
         angle = (draw[0] * 2 - 1) * math.radians(self.degrees)
@@ -41,12 +45,55 @@ class Affine:
         factor = 1 / (low + draw[1] * (high - low))  # from output to input, so sizes go the other way
         shift = (draw[2:] * 2 - 1) * (2 * self.translate)  # the grid spans [-1, 1]: two units a side
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-        # where each pixel comes from, in units of half a side; in those the rotation of a non-square image is a shear,
-        # unless it is scaled back
+        # in units of half a side the rotation of a non-square image is a shear, unless it is scaled back
         x = ((torch.arange(width, device=images.device) * 2 + 1) / width - 1).view(1, 1, width)
         y = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1).view(1, height, 1)
         cos, sin, shift = cos.view(-1, 1, 1), sin.view(-1, 1, 1), shift[..., None, None]
         from_x = cos * x - (sin * (height / width)) * y + shift[0]
         from_y = (sin * (width / height)) * x + cos * y + shift[1]
-        grid = torch.stack([from_x, from_y], dim=-1)  # (B, H, W, 2)
-        return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+        return torch.stack([from_x, from_y], dim=-1)
+
+
+class Elastic(Affine):
+    """Bend the strokes of each image as well: every pixel is moved, and its neighbours almost as far.
+
+    The moves are uniform noise of at most `alpha` pixels either way, smoothed by a Gaussian of width `sigma`; Simard,
+    Steinkraus and Platt ("Best practices for convolutional neural networks applied to visual document analysis", 2003)
+    found 34 and 4 best for MNIST, by which a pixel goes about 1.4 pixels along either axis.
+
+    Args:
+        degrees: As of `Affine`.
+        translate: As of `Affine`.
+        scale: As of `Affine`.
+        alpha: Strength, in pixels.
+        sigma: Smoothness, in pixels.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 7.0,
+        translate: float = 0.05,
+        scale: tuple[float, float] = (0.9, 1.1),
+        alpha: float = 34.0,
+        sigma: float = 4.0,
+    ) -> None:
+        """Check the ranges."""
+        super().__init__(degrees, translate, scale)
+        require(is_number(alpha) and math.isfinite(alpha) and alpha >= 0, "augment.alpha", "at least 0", alpha)
+        require(is_number(sigma) and math.isfinite(sigma) and sigma > 0, "augment.sigma", "above 0", sigma)
+        self.alpha, self.sigma = alpha, sigma
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
+        grid = super().grid(images)
+        size, (height, width) = len(images), images.shape[2:]
+        noise = (torch.rand(size, 2, width, height) * 2 - 1).to(images.device)
+        moves = (noise @ self._smoothing(height).to(images.device)).mT @ self._smoothing(width).to(images.device)
+        sides = torch.tensor([width, height], device=images.device)
+        return grid + moves.permute(0, 2, 3, 1) * (2 * self.alpha / sides)
+
+    def _smoothing(self, side: int) -> Tensor:
+        """The shares (side, side) of a line's pixels in each smoothed one; after the last comes the first."""
+        distances = (torch.arange(side).view(-1, 1) - torch.arange(side)).abs()
+        weights = torch.exp(-((torch.minimum(distances, side - distances) / self.sigma) ** 2) / 2)
+        return weights / weights.sum(0)
