@@ -19,7 +19,8 @@ from iolaus.config import project_root
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
 """Names of files, and of the networks."""
-ABLATION = "udacity"
+ABLATION, LENGTHS = "udacity", "longer_cnn"
+"""Names of files that compare settings."""
 IMPORTANT = 3
 """How many importances are named."""
 
@@ -101,14 +102,24 @@ def commands(kept: Mapping[str, Figures]) -> Iterator[str]:
         yield f"- [{name}.json](results/{name}.json): `{figures['command']}` ({on}, {commit})"
 
 
-def components(kept: Mapping[str, Figures]) -> Iterator[str]:
-    """What each component of the network is worth on val, and what it costs."""
-    if ABLATION in kept:
-        head, *rows = variants.table(kept[ABLATION]["comparison"])
+def compared(figures: Figures | None) -> Iterator[str]:
+    """What settings came to on val, and what they cost; nothing where they have not been compared."""
+    if figures is not None:
+        head, *rows = variants.table(figures["comparison"])
         yield from table(head, rows)
 
 
-TABLES = (families, published, searches, importances, commands, components)
+def components(kept: Mapping[str, Figures]) -> Iterator[str]:
+    """What each component of a network is worth."""
+    yield from compared(kept.get(ABLATION))
+
+
+def lengths(kept: Mapping[str, Figures]) -> Iterator[str]:
+    """What the best CNN's training is worth if it is made longer or shorter."""
+    yield from compared(kept.get(LENGTHS))
+
+
+TABLES = (families, published, searches, importances, commands, lengths, components)
 
 
 def page(text: str, kept: Mapping[str, Figures]) -> str:
