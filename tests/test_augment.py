@@ -196,10 +196,10 @@ def test_images_are_bent_after_the_same_jitter() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"alpha": -1}, r"^augment\.alpha must be at least 0, but got -1$"),
-        ({"alpha": float("inf")}, r"^augment\.alpha must be at least 0, but got inf$"),
-        ({"sigma": 0}, r"^augment\.sigma must be above 0, but got 0$"),
-        ({"sigma": "4"}, r"^augment\.sigma must be above 0, but got 4$"),
+        ({"alpha": -1}, r"^augment\.alpha must be a finite number of at least 0, but got -1$"),
+        ({"alpha": float("inf")}, r"^augment\.alpha must be a finite number of at least 0, but got inf$"),
+        ({"sigma": 0}, r"^augment\.sigma must be a finite number above 0, but got 0$"),
+        ({"sigma": "4"}, r"^augment\.sigma must be a finite number above 0, but got 4$"),
     ],
 )
 def test_a_strength_or_a_smoothness_that_is_none_is_an_error(keywords: dict[str, object], message: str) -> None:

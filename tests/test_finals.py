@@ -238,9 +238,9 @@ def test_runs_of_an_earlier_study_of_this_name_are_none_of_a_lists(tmp_path: Pat
     plan, study = listing(tmp_path, listed(["x=1"]), [1])
     plan.suggest(trial := study.ask(), OmegaConf.create(), None)
     study.tell(trial, 0.5)
-    assert left(plan, study, [["x=1"]], [1]) == 0
+    assert left(study, [["x=1"]], [1]) == 0
     plan, study = listing(tmp_path, listed(["x=1"]), [1], "anew")
-    assert left(plan, study, [["x=1"]], [1]) == 1
+    assert left(study, [["x=1"]], [1]) == 1
     assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 
 
@@ -464,7 +464,7 @@ def test_in_mlflow_finals_and_test_lie_in_the_sweeps_run_which_has_their_means_a
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(None, 12), (2, 3)])
-def test_the_winner_is_trained_for_its_epochs_or_for_those_that_early_stopping_left(
+def test_the_winner_is_trained_for_its_epochs_or_with_early_stopping_for_the_median_of_its_best_ones(
     patience: int | None, epochs: int
 ) -> None:
     results = [{"best_epoch": epoch} for epoch in (9, 1, 4, 3)]

@@ -79,8 +79,10 @@ class Elastic(Affine):
     ) -> None:
         """Check the ranges."""
         super().__init__(degrees, translate, scale)
-        require(is_number(alpha) and math.isfinite(alpha) and alpha >= 0, "augment.alpha", "at least 0", alpha)
-        require(is_number(sigma) and math.isfinite(sigma) and sigma > 0, "augment.sigma", "above 0", sigma)
+        good = is_number(alpha) and math.isfinite(alpha) and alpha >= 0
+        require(good, "augment.alpha", "a finite number of at least 0", alpha)
+        good = is_number(sigma) and math.isfinite(sigma) and sigma > 0
+        require(good, "augment.sigma", "a finite number above 0", sigma)
         self.alpha, self.sigma = alpha, sigma
 
     def grid(self, images: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ class SweepCallback(Callback):
     def final_overrides(self, config: DictConfig, results: Sequence[Mapping[str, float]]) -> list[str]:
         """How the winner is trained once all is chosen: on train and val, and as long as it was before.
 
-        That is its epochs, which its schedule was made for. Where early stopping ended its runs it is the median of
-        their best ones.
+        That is its epochs, which its schedule was made for. With early stopping it is the median of its best ones.
 
         Args:
             config: Of the winner.

@@ -11,11 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.exceptions import OptunaError
+from optuna.study import Study
 from optuna.trial import TrialState
 
 from iolaus import machine
 from iolaus.errors import InputError
 from iolaus.journal import open_storage
+from iolaus.listed import left
 from iolaus.overrides import one_line
 from iolaus.plan import Plan
 from iolaus.tally import Tally
@@ -47,7 +49,7 @@ def dry_run(
     yield f"{len(branches)} branches, a trial of each composed:"
     seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers), plan.repeats)
     for branch in branches:
-        yield f"  {_took(seconds_of, branch)[1]}{' '.join(branch)}"
+        yield f"  {_timed(seconds_of, branch)[1]}{' '.join(branch)}"
     finished, mean = _so_far(plan)
     why = "the mean of this study so far"
     if seconds_of is not None:
@@ -68,7 +70,7 @@ def dry_run(
 def dry_comparison(
     plan: Plan,
     settings: Mapping[str, Sequence[str]],
-    seeds: int,
+    seeds: Sequence[int],
     hydra_context: HydraContext,
     master: DictConfig,
     workers: int,
@@ -78,29 +80,29 @@ def dry_comparison(
     Args:
         plan: Of the command.
         settings: The overrides of each by name, all of which have been composed.
-        seeds: With how many each is to run.
+        seeds: With which each is to run.
         hydra_context: Of the command.
         master: The configuration of the sweep.
         workers: How many there would be.
     """
-    total = len(settings) * seeds
-    yield f"study {plan.study_name}: {len(settings)} settings with {seeds} seeds each, {workers} workers; {plan.folder}"
+    count = f"{len(settings)} settings with {len(seeds)} seeds each"
+    yield f"study {plan.study_name}: {count}, {workers} workers; {plan.folder}"
     seconds_of = _timer(hydra_context, master, max(1, machine.cores() // workers), 1)
-    known = []
+    study, runs, whole_s, unknown = _existing(plan), 0, 0.0, 0
     for name, overrides in settings.items():
-        seconds, took = _took(seconds_of, overrides)
-        known += [] if seconds is None else [seconds]
+        missing = len(seeds) if study is None else left(study, [overrides], seeds)
+        seconds, took = _timed(seconds_of, overrides)
+        runs, unknown = runs + missing, unknown + (seconds is None)
+        whole_s += missing * (seconds or 0.0)
         yield f"  {took}{name}: {' '.join(overrides)}"
-    finished, mean = _so_far(plan)
-    why = "the mean of this study so far"
-    if mean is None and known:
-        mean, why = statistics.fmean(known), "a few steps of each setting timed"
-    left = max(0, total - finished)
-    if mean is not None:
-        yield f"about {_clock(mean * left / max(1, min(workers, left)))} for {left} trials of {mean:.1f} s, {why}"
+    if seconds_of is None:
+        yield f"{runs} runs are left; how long one takes only an app can tell that knows estimate_s"
+        return
+    without = f", without those of {unknown} settings that cannot run" if unknown else ""
+    yield f"about {_clock(whole_s / max(1, min(workers, runs)))} for the {runs} runs that are left{without}"
 
 
-def _took(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Sequence[str]) -> tuple[float | None, str]:
+def _timed(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Sequence[str]) -> tuple[float | None, str]:
     """The seconds that a trial with these overrides would take, if that can be told, and the same in words."""
     if seconds_of is None:
         return None, ""
@@ -141,14 +143,21 @@ def _mean_of_draws(
     return statistics.fmean(seconds) if seconds else None, f"{why} ({failed} cannot run)" if failed else why
 
 
-def _so_far(plan: Plan) -> tuple[int, float | None]:
-    """How many trials of the study count already, and the seconds that a complete one has taken, if there is one."""
+def _existing(plan: Plan) -> Study | None:
+    """The study that a plan would go on with, if it is there."""
     path = plan.storage.removeprefix("sqlite:///")
     if "://" not in path and not Path(path).exists():  # to look would make it
-        return 0, None
+        return None
     try:
-        study = optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
+        return optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
     except (KeyError, InputError, OptunaError):
+        return None
+
+
+def _so_far(plan: Plan) -> tuple[int, float | None]:
+    """How many trials of the study count already, and the seconds that a complete one has taken, if there is one."""
+    study = _existing(plan)
+    if study is None:
         return 0, None
     trials = study.get_trials(deepcopy=False)
     durations = [trial.duration for trial in trials if trial.state == TrialState.COMPLETE and trial.duration]

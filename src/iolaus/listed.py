@@ -135,11 +135,11 @@ def without_seed(overrides: Sequence[str]) -> list[str]:
     return [override for override in overrides if key_in(override) != SEED]
 
 
-def left(plan: Listed, study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
+def left(study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
     """How many runs of a list have not come to an end."""
-    trials = study.get_trials(deepcopy=False)
+    trials, everything = study.get_trials(deepcopy=False), study.user_attrs.get(SETTINGS, [])
     ended = {_pair(trial) for trial in trials if trial.state.is_finished() and not is_tried_again(trial)}
-    return sum((_place(plan.settings, setting), seed) not in ended for setting in settings for seed in seeds)
+    return sum((_place(everything, setting), seed) not in ended for setting in settings for seed in seeds)
 
 
 def ran(plan: Listed, study: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[int, FrozenTrial]:

@@ -37,9 +37,9 @@ PICTURES = {
         "its mean, the thin marks are its runs, and the diamond is what its best trial had been in the search.",
     ),
     "effects": (
-        "What each component is worth",
-        "Each row is the run with one component taken out or swapped, less the run as it is, seed by seed: where the "
-        "bar reaches zero, the component cannot be told from none.",
+        "What each setting is worth",
+        "Each row is a setting less the command as it is, seed by seed: where the bar reaches zero, what was changed "
+        "cannot be told from nothing.",
     ),
     "history": (
         "History",
@@ -185,7 +185,7 @@ def _page(study: Study, folder: Path, command: str | None, pictures: dict[str, b
     yield from (f"<p>{_text(note)}</p>" for note in study.user_attrs.get(NOTES, []))
     yield from _finals(study)
     if comparison is not None:
-        yield "<h2>What each component is worth, in numbers</h2>"
+        yield "<h2>What each setting is worth, in numbers</h2>"
         yield from _rows(list(variants.table(comparison)))
     reasons = why_failed(Tally.of(study, trials).reasons)
     if reasons:

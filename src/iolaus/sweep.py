@@ -198,7 +198,7 @@ class Sweep:
         if interrupted:
             say(f"interrupted: {state}; the same command goes on")
             sys.exit(130)
-        if left(plan, study, settings, seeds) > 0:
+        if left(study, settings, seeds) > 0:
             why = "" if problem is None else f" ({one_line(problem)})"
             raise SweepError(f"error: the workers ended early{why}: {state}; the same command goes on")
         if tally.failed:
@@ -254,7 +254,7 @@ class Sweep:
         seeds = variants.seeds(self.settings["seeds"], self._composed(plan))
         if self.settings["dry_run"]:
             workers = self.launch.workers(len(found) * len(seeds), self.config)
-            for line in dry_comparison(plan, found, len(seeds), self.hydra_context, self.config, workers):
+            for line in dry_comparison(plan, found, seeds, self.hydra_context, self.config, workers):
                 say(line)
             return
         with claimed(plan):

@@ -8,12 +8,13 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.study import Study
 
+from iolaus.command import settings_of
 from iolaus.compare import difference_in_words, mean_in_words
 from iolaus.errors import InputError, require
-from iolaus.listed import COSTS, Listed, require_seed, row_of, set_against
+from iolaus.listed import COSTS, SEED, Listed, require_seed, row_of, set_against
 from iolaus.outcome import objectives, sign_of
 from iolaus.overrides import key_in, one_line, replaced
 from iolaus.plan import Plan
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 FOUND = "iolaus:comparison"
 """A user attribute of a study: what its settings came to, as `compared` gives it."""
 AS_IT_IS = "as it is"
-FORM = "a function's name, or lists of overrides by name such as {'half': ['epochs=5'], 'twice': ['epochs=20']}"
+FORM = "a function's name, or lists of overrides by name such as {long: ['epochs=10'], wide: ['model.width=64']}"
 """What may be asked for."""
 NO_PLACE: Mapping[str, Any] = {
     "custom_search_space": None,
@@ -55,7 +56,6 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig)
     Raises:
         InputError: if there is nothing to compare, or what is asked for cannot be used.
     """
-    require(isinstance(asked, str) or _are_lists(asked), "hydra.sweeper.variants", FORM, asked)
     for key, default in NO_PLACE.items():
         if master.hydra.sweeper[key] != default:
             raise InputError(
@@ -83,36 +83,51 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig)
             raise
         except Exception as error:  # whatever a function of the user's may raise
             raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
-    everything = {AS_IT_IS: given}
+    _check(found)
+    everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(compose(given))}
     for name, overrides in found.items():
         try:
-            everything[name] = _fitted(given, overrides, compose, loader)
+            fitted = _fitted(given, overrides, compose, loader)
+            trial = _trial_of(compose(fitted))
+            same = next((other for other, known in composed.items() if known == trial), None)
+            if same is not None:
+                raise InputError(f"it is the same as «{same}», with whatever seed")
         except Exception as error:  # Hydra's, of any kind
             if not isinstance(asked, str):  # who has typed it wants it
-                raise InputError(f"hydra.sweeper.variants: «{name}» cannot be composed: {one_line(error)}") from error
-            log.warning("«%s» is left out, it cannot be composed: %s", name, one_line(error))
+                raise InputError(f"hydra.sweeper.variants: «{name}» cannot be compared: {one_line(error)}") from error
+            log.warning("«%s» is left out, it cannot be compared: %s", name, one_line(error))
+        else:
+            everything[name], composed[name] = fitted, trial
     if len(everything) == 1:
-        raise InputError("hydra.sweeper.variants has listed nothing that can be composed: name another function there")
+        raise InputError("hydra.sweeper.variants has listed nothing that can be compared: name another function there")
     return everything
 
 
-def _are_lists(asked: Any) -> bool:
-    """Whether these are lists of overrides by name, none of which is that of the command itself."""
-    return (
-        isinstance(asked, Mapping)
-        and len(asked) > 0
-        and all(isinstance(name, str) and name != AS_IT_IS for name in asked)
-        and all(isinstance(overrides, list) and overrides for overrides in asked.values())
-        and all(isinstance(override, str) and "=" in override for overrides in asked.values() for override in overrides)
-    )
+def _check(found: Any) -> None:
+    """Refuse what are no lists of overrides by name."""
+    key = "hydra.sweeper.variants"
+    require(isinstance(found, Mapping) and len(found) > 0, key, FORM, found)
+    for name, overrides in found.items():
+        require(isinstance(name, str), f"a name in {key}", "a text that is no number", name)
+        require(name != AS_IT_IS, f"a name in {key}", "another than that of the command itself", name)
+        listed = isinstance(overrides, Sequence) and not isinstance(overrides, str) and len(overrides) > 0
+        require(listed, f"{key}: «{name}»", "a list of overrides such as ['epochs=10']", overrides)
+        for override in overrides:
+            good = isinstance(override, str) and ("=" in override or override.startswith("~"))
+            require(good, f"{key}: «{name}»", "overrides such as epochs=10 or ~key", override)
+
+
+def _trial_of(config: DictConfig) -> dict[str, Any]:
+    """All that a setting is, but for its seed."""
+    return {key: value for key, value in settings_of(config).items() if key != SEED}
 
 
 def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, loader: ConfigLoader) -> list[str]:
     """Overrides with some of them changed: another option of a group comes without the keys that only the first had."""
-    fitting, gone = list(given), []
+    fitting, gone, whole = list(given), [], compose(given)
     for group, _, option in (override.partition("=") for override in changed):
-        if not loader.get_group_options(group):
-            continue
+        if not loader.get_group_options(group) or OmegaConf.select(whole, group) is None:
+            continue  # a key, or a group such as experiment that changes others
         own = compose([f"{group}={option}"])[group]
         fitting = [o for o in fitting if not _within(o, group) or _within(o, group).split(".")[0] in own]
         composed = compose(replaced(fitting, changed))[group]
