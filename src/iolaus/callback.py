@@ -54,17 +54,8 @@ class SweepCallback(Callback):
         instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
 
     def final_overrides(self, config: DictConfig, results: Sequence[Mapping[str, float]]) -> list[str]:
-        """How the winner is trained once all is chosen: on train and val, and as long as it was before.
-
-        That is its epochs, which its schedule was made for. With early stopping it is the median of its best ones.
-
-        Args:
-            config: Of the winner.
-            results: Of its runs in the finals.
-        """
-        epochs = config.epochs
-        if config.early_stopping.patience is not None:
-            epochs = statistics.median_low(int(result["best_epoch"]) for result in results)
+        """How the winner is trained once all is chosen: on train and val, for the median of its best epochs."""
+        epochs = statistics.median_low(int(result["best_epoch"]) for result in results)
         return ["train_on_val=true", f"epochs={epochs}", "early_stopping.patience=null"]
 
     def on_winner(

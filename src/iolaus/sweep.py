@@ -229,8 +229,7 @@ class Sweep:
             say(line)
         winner = chosen[found["winner"]]
         results = [trial.user_attrs.get(RESULTS, {}) for trial in ran(again, runs, winner, seeds).values()]
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, winner)
-        last = self._ask("final_overrides", config, results=results)
+        last = self._ask("final_overrides", results=results)
         if last is not None:
             setting = replaced(winner, last)
             test, runs = self._part(plan, study, TEST, {"the winner": setting}, test_seeds)
