@@ -73,16 +73,7 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig)
     def compose(overrides: Sequence[str]) -> DictConfig:
         return loader.load_sweep_config(master, replaced(search, overrides))
 
-    found = asked
-    if isinstance(asked, str):
-        whitelist = (asked,) if context.execution_whitelist is None else context.execution_whitelist
-        try:
-            function = instantiate({"_target_": asked, "_partial_": True}, _execution_whitelist_=whitelist)
-            found = function(compose(given), compose, loader)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a function of the user's may raise
-            raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
+    found = _asked_of(asked, context, compose(given), compose) if isinstance(asked, str) else asked
     _check(found)
     everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(compose(given))}
     for name, overrides in found.items():
@@ -101,6 +92,18 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig)
     if len(everything) == 1:
         raise InputError("hydra.sweeper.variants has listed nothing that can be compared: name another function there")
     return everything
+
+
+def _asked_of(target: str, context: HydraContext, config: DictConfig, compose: Compose) -> Any:
+    """What a function lists."""
+    whitelist = (target,) if context.execution_whitelist is None else context.execution_whitelist
+    try:
+        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=whitelist)
+        return function(config, compose, context.config_loader)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a function of the user's may raise
+        raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
 
 
 def _check(found: Any) -> None:
@@ -132,9 +135,7 @@ def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, load
         fitting = [o for o in fitting if not _within(o, group) or _within(o, group).split(".")[0] in own]
         composed = compose(replaced(fitting, changed))[group]
         gone += [f"~{group}.{key}" for key in composed if key not in own]
-    fitted = [*replaced(fitting, changed), *gone]
-    compose(fitted)
-    return fitted
+    return [*replaced(fitting, changed), *gone]
 
 
 def _within(override: str, group: str) -> str:
