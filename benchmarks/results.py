@@ -19,7 +19,7 @@ from iolaus.config import project_root
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
 """Names of files, and of the networks."""
-ABLATION, LENGTHS = "udacity", "longer_cnn"
+ABLATION, TOGETHER, LENGTHS = "udacity", "udacity_lean", "longer_cnn"
 """Names of files that compare settings."""
 IMPORTANT = 3
 """How many importances are named."""
@@ -114,12 +114,17 @@ def components(kept: Mapping[str, Figures]) -> Iterator[str]:
     yield from compared(kept.get(ABLATION))
 
 
+def together(kept: Mapping[str, Figures]) -> Iterator[str]:
+    """What several components less are worth at once."""
+    yield from compared(kept.get(TOGETHER))
+
+
 def lengths(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What the best CNN's training is worth if it is made longer or shorter."""
     yield from compared(kept.get(LENGTHS))
 
 
-TABLES = (families, published, searches, importances, commands, lengths, components)
+TABLES = (families, published, searches, importances, commands, lengths, components, together)
 
 
 def page(text: str, kept: Mapping[str, Figures]) -> str:
