@@ -19,8 +19,8 @@ from iolaus.config import project_root
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
 """Names of files, and of the networks."""
-ABLATION, TOGETHER, LENGTHS = "udacity", "udacity_lean", "longer_cnn"
-"""Names of files that compare settings."""
+COMPARISONS = {"lengths": "longer_cnn", "components": "udacity", "together": "udacity_lean"}
+"""Names of tables that compare settings, and of their files."""
 IMPORTANT = 3
 """How many importances are named."""
 
@@ -102,29 +102,18 @@ def commands(kept: Mapping[str, Figures]) -> Iterator[str]:
         yield f"- [{name}.json](results/{name}.json): `{figures['command']}` ({on}, {commit})"
 
 
-def compared(figures: Figures | None) -> Iterator[str]:
-    """What settings came to on val, and what they cost; nothing where they have not been compared."""
-    if figures is not None:
-        head, *rows = variants.table(figures["comparison"])
-        yield from table(head, rows)
+def compared(figures: Figures) -> Iterator[str]:
+    """What settings came to on val, and what they cost."""
+    head, *rows = variants.table(figures["comparison"])
+    yield from table(head, rows)
 
 
-def components(kept: Mapping[str, Figures]) -> Iterator[str]:
-    """What each component of a network is worth."""
-    yield from compared(kept.get(ABLATION))
-
-
-def together(kept: Mapping[str, Figures]) -> Iterator[str]:
-    """What several components less are worth at once."""
-    yield from compared(kept.get(TOGETHER))
-
-
-def lengths(kept: Mapping[str, Figures]) -> Iterator[str]:
-    """What the best CNN's training is worth if it is made longer or shorter."""
-    yield from compared(kept.get(LENGTHS))
-
-
-TABLES = (families, published, searches, importances, commands, lengths, components, together)
+def tables(kept: Mapping[str, Figures]) -> Iterator[tuple[str, Iterator[str]]]:
+    """The lines of each table, and what the comments around it call it."""
+    for lines in (families, published, searches, importances, commands):
+        yield lines.__name__, lines(kept)
+    for name, file in COMPARISONS.items():
+        yield name, compared(kept[file])
 
 
 def page(text: str, kept: Mapping[str, Figures]) -> str:
@@ -133,14 +122,13 @@ def page(text: str, kept: Mapping[str, Figures]) -> str:
     Raises:
         ValueError: if a table has no place in it.
     """
-    for lines in TABLES:
-        name = lines.__name__
+    for name, lines in tables(kept):
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         before, opened, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (opened and closed):
             raise ValueError(f"{PAGE} must have a line <!-- {name} --> and below it <!-- end of {name} -->")
-        text = "".join([before, begin, "\n".join(lines(kept)), end, after])
+        text = "".join([before, begin, "\n".join(lines), end, after])
     return text
 
 

@@ -174,6 +174,15 @@ def test_a_dry_run_knows_which_runs_are_there_already(program: Program, tmp_path
     assert "for the 2 runs that are left" in done.out
 
 
+def test_what_a_function_lists_twice_runs_once(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = {"short": ["epochs=1"], "2 epochs": ["epochs=2"], "again": ["epochs=2"]}
+    monkeypatch.setattr(ablation, "variants", lambda *_: twice)
+    done = program(*COMMAND, "hydra.sweeper.dry_run=true")
+    assert list(settings_in(done.out)) == ["as it is", "2 epochs"]
+    for name, other in (("short", "as it is"), ("again", "2 epochs")):
+        assert f"«{name}» is left out, it cannot be compared: it is the same as «{other}»" in done.out + done.err
+
+
 def test_a_group_that_changes_others_may_be_listed(program: Program) -> None:
     found = dry(program, 'hydra.sweeper.variants={other:["experiment=tiny_cnn","model=cnn","train_on_val=false"]}')
     assert {"experiment=tiny_cnn", "model=cnn"} < set(found["other"].split())

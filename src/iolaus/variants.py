@@ -73,12 +73,13 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, master: DictConfig)
     def compose(overrides: Sequence[str]) -> DictConfig:
         return loader.load_sweep_config(master, replaced(search, overrides))
 
-    found = _asked_of(asked, context, compose(given), compose) if isinstance(asked, str) else asked
+    config = compose(given)
+    found = _asked_of(asked, context, config, compose) if isinstance(asked, str) else asked
     _check(found)
-    everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(compose(given))}
+    everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(config)}
     for name, overrides in found.items():
         try:
-            fitted = _fitted(given, overrides, compose, loader)
+            fitted = _fitted(given, overrides, config, compose, loader)
             trial = _trial_of(compose(fitted))
             same = next((other for other, known in composed.items() if known == trial), None)
             if same is not None:
@@ -125,11 +126,13 @@ def _trial_of(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in settings_of(config).items() if key != SEED}
 
 
-def _fitted(given: Sequence[str], changed: Sequence[str], compose: Compose, loader: ConfigLoader) -> list[str]:
+def _fitted(
+    given: Sequence[str], changed: Sequence[str], config: DictConfig, compose: Compose, loader: ConfigLoader
+) -> list[str]:
     """Overrides with some of them changed: another option of a group comes without the keys that only the first had."""
-    fitting, gone, whole = list(given), [], compose(given)
+    fitting, gone = list(given), []
     for group, _, option in (override.partition("=") for override in changed):
-        if not loader.get_group_options(group) or OmegaConf.select(whole, group) is None:
+        if not loader.get_group_options(group) or OmegaConf.select(config, group) is None:
             continue  # a key, or a group such as experiment that changes others
         own = compose([f"{group}={option}"])[group]
         fitting = [o for o in fitting if not _within(o, group) or _within(o, group).split(".")[0] in own]
