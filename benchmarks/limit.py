@@ -2,13 +2,14 @@
 
     python benchmarks/limit.py                # all families, on one thread and on all, in about three minutes
     python benchmarks/limit.py --threads 1
+    python benchmarks/limit.py --device cuda  # beside them a network that is too large for a CPU
 
 A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer.
 What it computes are its matrix products and convolutions, padding included, as torch.utils.flop_counter has it. The
 peak is that of a product of two square matrices in the precision that the network is trained in, measured in turn with
 the steps. For networks too small for that, an estimate of the roofline: the time that the step would take if each
 operation computed at the peak, or read its inputs and wrote its outputs at the speed at which a tensor of a few MB is
-copied, whichever is longer.
+copied (on a GPU one of 1 GB, beyond its caches), whichever is longer.
 """
 
 import statistics
@@ -33,9 +34,16 @@ FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
     "CNN 32-32-64, kernel 3": lambda: models.CNN((1, 28, 28), 10, channels=[32, 32, 64]),
     "CNN 8-8, no hidden layer": lambda: models.CNN((1, 28, 28), 10, channels=[8, 8], hidden_sizes=[]),
 }
+LARGE: Mapping[str, Callable[[], nn.Module]] = {
+    "CNN 64-128-256, two convolutions each": lambda: models.CNN((1, 28, 28), 10, channels=[64, 128, 256], convs=2),
+}
 BATCH_SIZES = (64, 128, 512)
-SIDE = 2048
+SIDE = {"cpu": 2048, "cuda": 8192}
 """Of the matrices whose product is the peak."""
+COPIED = {"cpu": 2**20, "cuda": 2**28}
+"""Numbers in the tensor that is copied."""
+FLOP = {"cpu": 2e10, "cuda": 2e11}
+"""Of the steps that are timed at once."""
 NOTHING_MOVES = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten._unsafe_view}
 
 
@@ -64,13 +72,14 @@ class Traffic(TorchDispatchMode):
 class Training:
     """A network of a family with its batch."""
 
-    def __init__(self, make: Callable[[], nn.Module], batch_size: int) -> None:
+    def __init__(self, make: Callable[[], nn.Module], batch_size: int, device: torch.device) -> None:
         """Build it as src/train.py does."""
         torch.manual_seed(0)
-        self.model = hardware.place(make(), torch.device("cpu"))
+        self.device, self.model = device, hardware.place(make(), device)
         self.precision = hardware.resolve_precision("auto", self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
-        self.batch = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
+        images, labels = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
+        self.batch = images.to(device), labels.to(device)
         self.steps(3)
         with Traffic() as traffic:
             self.steps(1)
@@ -87,55 +96,61 @@ class Training:
 
     def step_s(self) -> float:
         """Seconds of a step."""
-        count = max(10, int(2e10 / self.flops))
+        count = max(10, int(FLOP[self.device.type] / self.flops))
         start = time.perf_counter()
         self.steps(count)
         return (time.perf_counter() - start) / count
 
 
-def product_s(precision: str) -> Callable[[], float]:
+def seconds_of(operation: Callable[[], object], device: torch.device) -> float:
+    """Seconds until an operation is done, on a GPU as well."""
+    start = time.perf_counter()
+    operation()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def product_s(precision: str, device: torch.device) -> Callable[[], float]:
     """A function that multiplies two matrices and gives the seconds."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(SIDE, SIDE, dtype=dtype), torch.randn(SIDE, SIDE, dtype=dtype)
+    dtype, side = torch.bfloat16 if precision == "bf16" else torch.float32, SIDE[device.type]
+    a, b = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
 
     def measure() -> float:
-        start = time.perf_counter()
-        a @ b
-        return time.perf_counter() - start
+        return seconds_of(lambda: a @ b, device)
 
     measure()
     return measure
 
 
-def copy_s() -> Callable[[], float]:
-    """A function that copies a tensor of 4 MB again and again, and gives the seconds of a byte read or written."""
-    source, target = torch.ones(2**20), torch.zeros(2**20)
+def copy_s(device: torch.device) -> Callable[[], float]:
+    """A function that copies a tensor again and again, and gives the seconds of a byte read or written."""
+    source, target = torch.ones(COPIED[device.type], device=device), torch.zeros(COPIED[device.type], device=device)
 
     def measure() -> float:
-        start = time.perf_counter()
-        for _ in range(100):
-            target.copy_(source)
-        return (time.perf_counter() - start) / (100 * 2 * source.numel() * source.element_size())
+        seconds = seconds_of(lambda: [target.copy_(source) for _ in range(100)], device)
+        return seconds / (100 * 2 * source.numel() * source.element_size())
 
+    measure()
     return measure
 
 
-def measured(rounds: int) -> tuple[Rows, dict[str, object]]:
+def measured(rounds: int, device: torch.device) -> tuple[Rows, dict[str, object]]:
     """A row for each network and batch size, with as many threads as are set."""
     trainings = {
-        (family, batch_size): Training(make, batch_size)
-        for family, make in FAMILIES.items()
+        (family, batch_size): Training(make, batch_size, device)
+        for family, make in {**FAMILIES, **(LARGE if device.type == "cuda" else {})}.items()
         for batch_size in BATCH_SIZES
     }
     precisions = sorted({training.precision for training in trainings.values()})
-    turns: dict[str, Callable[[], float]] = {f"peak {precision}": product_s(precision) for precision in precisions}
-    turns["copy"] = copy_s()
+    turns: dict[str, Callable[[], float]] = {f"peak {each}": product_s(each, device) for each in precisions}
+    turns["copy"] = copy_s(device)
     turns |= {f"{family}, {batch_size}": training.step_s for (family, batch_size), training in trainings.items()}
     seconds = take_turns(turns, rounds)
     rows: Rows = []
     for (family, batch_size), training in trainings.items():
         steps, peaks = seconds[f"{family}, {batch_size}"], seconds[f"peak {training.precision}"]
-        flop_s = [peak / (2 * SIDE**3) for peak in peaks]
+        flop_s = [peak / (2 * SIDE[device.type] ** 3) for peak in peaks]
         compute = [training.flops * each for each in flop_s]  # seconds at the peak
         limit = [training.roofline_s(each, byte_s) for each, byte_s in zip(flop_s, seconds["copy"], strict=True)]
         rows.append(
@@ -153,17 +168,21 @@ def main() -> None:
     """Measure with one thread and with all, and report."""
     options_of = parser(__doc__, rounds=5)
     options_of.add_argument("--threads", type=int, nargs="*", default=sorted({1, machine.cores()}))
+    options_of.add_argument("--device", default="auto")
     options = options_of.parse_args()
+    device = hardware.resolve_device(options.device)
+    hardware.deterministic(device)
     hardware.keep_memory()
     rows: Rows = [
         ("network", "batch", "precision", "threads", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
     ]
     figures: dict[str, object] = {}
-    for threads in options.threads:
+    for threads in options.threads if device.type == "cpu" else [1]:
         torch.set_num_threads(threads)
-        new, figures[f"{threads} threads"] = measured(options.rounds)
+        new, figures[f"{threads} threads"] = measured(options.rounds, device)
         rows += new
-    report(f"Training steps, {options.rounds} rounds in turn", rows, figures, options.json)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    report(f"Training steps, {where}, {options.rounds} rounds in turn", rows, figures, options.json)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
     python benchmarks/stacked.py                # in about five minutes
     python benchmarks/stacked.py --stacks 8 64
+    python benchmarks/stacked.py --device cuda --workers 1 4
 
 The linear layers of a stack are batched matrix products, its convolutions are one with a group for each trial. Each
 trial has its own weights, batches, learning rate and dropout, and its own parameter group of one optimizer. What is
-timed is a training step; a trial is 5 epochs of MNIST, its evaluations not counted. Before that the logits and one step
-of a stack are compared with those of its networks alone.
+timed is a training step, on a GPU one that is replayed as a graph (benchmarks/graphs.py); a trial is 5 epochs of
+MNIST, its evaluations not counted. Before that the logits and one step of a stack are compared with those of its
+networks alone.
 """
 
 import copy
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
+from graphs import Recording, Training
 from table import Rows, parser, report, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,15 +95,24 @@ class Stack(nn.Module):
 class Stacked:
     """A stack in training."""
 
-    def __init__(self, networks: Sequence[nn.Sequential], rates: Sequence[float]) -> None:
+    def __init__(self, networks: Sequence[nn.Sequential], rates: Sequence[float], device: torch.device) -> None:
         """Give each network its learning rate."""
-        self.model = Stack(networks).to(memory_format=torch.contiguous_format)
+        self.model = Stack(networks).to(device)
         groups = [{"params": own, "lr": lr} for own, lr in zip(self.model.by_trial(), rates, strict=True)]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == "cuda")
         self.precision = hardware.resolve_precision("auto", self.model)
+        self.recording: Recording | None = None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from images (K, B, C, H, W) and labels (K, B); gives the losses (K,) of before."""
+        return (self.recording or self.learn)(images, labels)
+
+    def record(self, images: Tensor, labels: Tensor) -> None:
+        """Have later steps replayed from a CUDA graph, the optimizer's kernels for each trial included."""
+        self.recording = Recording(self.learn, self.model.parameters(), images, labels)
+
+    def learn(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take a step that Python launches."""
         with hardware.autocast(images.device, self.precision):
             logits = self.model(images)
         losses = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none").mean(1)
@@ -119,60 +132,66 @@ def networks(family: str, count: int, dropout: float = 0.2) -> list[nn.Sequentia
     return made
 
 
-def batches(batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of random images, made as those of MNIST are, again and again."""
+def batches(batch_size: int, device: torch.device, size: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of random images (K * B, C, H, W), made as those of MNIST are, in K orders, again and again."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    made = Batches(images, torch.randint(10, (IMAGES,), generator=generator), [0.13], [0.31])
+    images = torch.randint(256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator).to(device)
+    made = Batches(images, torch.randint(10, (IMAGES,), generator=generator).to(device), [0.13], [0.31])
     while True:
-        order = BatchOrder(IMAGES, batch_size, shuffle=True)
-        yield from (made[indices] for indices in order if len(indices) == batch_size)
+        orders = zip(*(BatchOrder(IMAGES, batch_size, shuffle=True) for _ in range(size)), strict=True)
+        yield from (made[torch.cat(indices)] for indices in orders if len(indices[0]) == batch_size)
 
 
-def check(family: str) -> None:
+def check(family: str, device: torch.device) -> None:
     """Compare a stack of three with its networks alone: logits, and weights after a step."""
     torch.manual_seed(0)
-    images, labels = torch.randn(3, 16, 1, 28, 28), torch.randint(10, (3, 16))
+    images, labels = torch.randn(3, 16, 1, 28, 28).to(device), torch.randint(10, (3, 16)).to(device)
     alone, rates = networks(family, 3, dropout=0.0), [0.001, 0.01, 0.1]
-    stacked = Stacked(alone, rates)
+    stacked = Stacked(alone, rates, device)
     stacked.precision = "fp32"
     stacked.step(images, labels)
     for network, lr, x, y, own in zip(alone, rates, images, labels, stacked.model.by_trial(), strict=True):
-        optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+        optimizer = torch.optim.Adam(network.to(device).parameters(), lr=lr, fused=True)
         engine.train_epoch(network, [(x, y)], optimizer)
         for mine, theirs in zip(network.parameters(), own, strict=True):
             far = (mine - theirs).abs() > 0.02 * lr  # Adam's first step is the sign of a gradient, which may be near 0
             assert far.float().mean() < 0.01, (family, far.float().mean())
 
 
-def stacked_s(family: str, size: int, batch_size: int) -> Callable[[], float]:
+def stacked_s(family: str, size: int, batch_size: int, device: torch.device) -> Callable[[], float]:
     """A function that gives the seconds of a step of a stack for each of its trials."""
-    training = Stacked(networks(family, size), [0.003] * size)
-    source = batches(batch_size)
+    training = Stacked(networks(family, size), [0.003] * size, device)
+    source = batches(batch_size, device, size)
 
-    def measure(count: int = 6) -> float:
+    def batch() -> tuple[Tensor, Tensor]:
+        images, labels = next(source)
+        return images.unflatten(0, (size, batch_size)), labels.unflatten(0, (size, batch_size))
+
+    def measure(count: int = 6 if device.type == "cpu" else 50) -> float:
         start = time.perf_counter()
         for _ in range(count):
-            images, labels = zip(*(next(source) for _ in range(size)), strict=True)
-            training.step(torch.stack(images), torch.stack(labels))
+            losses = training.step(*batch())
+        losses.tolist()  # waits for a GPU
         return (time.perf_counter() - start) / count / size
 
     measure(2)
+    if device.type == "cuda":
+        training.record(*batch())
+        measure(2)
     return measure
 
 
-def alone_s(family: str, batch_size: int, count: int) -> float:
+def alone_s(family: str, batch_size: int, count: int, device: torch.device) -> float:
     """Seconds of a step of one network, with one thread."""
     torch.set_num_threads(1)
+    hardware.deterministic(device)
     hardware.keep_memory()
-    network = hardware.place(networks(family, 1)[0], torch.device("cpu"))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.003, fused=True)
-    precision = hardware.resolve_precision("auto", network)
-    source = batches(batch_size)
+    training = Training(networks(family, 1)[0], device, replays=device.type == "cuda")
+    source = batches(batch_size, device)
     for steps in (5, count):
         chosen = (next(source) for _ in range(steps))
         start = time.perf_counter()
-        engine.train_epoch(network, chosen, optimizer, precision=precision)
+        training.epoch(chosen)
     return (time.perf_counter() - start) / count
 
 
@@ -181,28 +200,36 @@ def main() -> None:
     options_of = parser(__doc__, rounds=3)
     options_of.add_argument("--stacks", type=int, nargs="*", default=[2, 4, 8, 16, 32, 64], help="K")
     options_of.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 256])
+    options_of.add_argument("--device", default="auto")
+    options_of.add_argument("--workers", type=int, nargs="*", default=[machine.cores()])
     options = options_of.parse_args()
+    device = hardware.resolve_device(options.device)
+    hardware.deterministic(device)
     hardware.keep_memory()
-    cores = machine.cores()
-    rows: Rows = [("trials an hour", "batch", f"{cores} workers", *(f"K = {size}" for size in options.stacks))]
+    heading = (*(f"{count} workers" for count in options.workers), *(f"K = {size}" for size in options.stacks))
+    rows: Rows = [("trials an hour", "batch", *heading)]
     figures: dict[str, object] = {}
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as workers:
+    with ProcessPoolExecutor(max(options.workers), mp_context=get_context("spawn")) as pool:
         for family in FAMILIES:
-            check(family)
+            check(family, device)
             for batch_size in options.batch_sizes:
 
-                def separate(family: str = family, batch_size: int = batch_size) -> float:
-                    steps = [workers.submit(alone_s, family, batch_size, 60) for _ in range(cores)]
-                    return statistics.mean(step.result() for step in steps) / cores
+                def separate(count: int, family: str = family, batch_size: int = batch_size) -> float:
+                    length = 60 if device.type == "cpu" else 1000
+                    steps = [pool.submit(alone_s, family, batch_size, length, device) for _ in range(count)]
+                    return statistics.mean(step.result() for step in steps) / count
 
-                turns: dict[str, Callable[[], float]] = {"separate": separate}
-                turns |= {f"K = {size}": stacked_s(family, size, batch_size) for size in options.stacks}
+                turns: dict[str, Callable[[], float]] = {
+                    f"{count} workers": functools.partial(separate, count) for count in options.workers
+                }
+                turns |= {f"K = {size}": stacked_s(family, size, batch_size, device) for size in options.stacks}
                 seconds = take_turns(turns, options.rounds)
                 figures[f"{family}, {batch_size}"] = seconds
                 trial_steps = EPOCHS * IMAGES / batch_size
                 hourly = [3600 / (trial_steps * statistics.median(values)) for values in seconds.values()]
                 rows.append((family, f"{batch_size}", *(f"{each:.0f}" for each in hourly)))
-    title = f"Stacked trials, {torch.get_num_threads()} threads, {options.rounds} rounds in turn"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    title = f"Stacked trials, {where}, {options.rounds} rounds in turn"
     report(title, rows, figures, options.json)
 
 

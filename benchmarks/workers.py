@@ -3,7 +3,7 @@
     python benchmarks/workers.py               # both parts, in about ten minutes
     python benchmarks/workers.py spin          # one of them
 
-The first, rule, supports the rule of hydra.sweeper.n_jobs: one for each core where there is no GPU. The second is
+The first, rule, supports the rule of hydra.sweeper.n_jobs; on a GPU it tries several workers. The second is
 about the spinning of PyTorch's threads, which src/train.py shortens: a step of a training alone, and beside another.
 """
 
@@ -39,7 +39,7 @@ print((time.perf_counter() - start) / 100)
 """
 
 
-def trials(home: Path, n_jobs: int, model: str, epochs: int) -> Callable[[], float]:
+def trials(home: Path, n_jobs: int, model: str, epochs: int, count: int) -> Callable[[], float]:
     """A function that sweeps over seeds and gives the seconds that a trial took, from first claim to last tell."""
     runs = iter(range(1000))
 
@@ -47,8 +47,9 @@ def trials(home: Path, n_jobs: int, model: str, epochs: int) -> Callable[[], flo
         folder = home / f"{model}-{n_jobs}-{next(runs)}"
         command = [
             sys.executable, "src/train.py", "-m", "hydra/sweeper=iolaus", "hydra/sweeper/sampler=grid",
-            "seed=range(8)", f"model={model}", f"epochs={epochs}", "tracking=none", f"hydra.sweeper.n_jobs={n_jobs}",
-            "hydra.sweeper.direction=maximize", "hydra.sweeper.study_name=study", f"hydra.sweep.dir={folder}",
+            f"seed=range({count})", f"model={model}", f"epochs={epochs}", "tracking=none",
+            f"hydra.sweeper.n_jobs={n_jobs}", "hydra.sweeper.direction=maximize",
+            "hydra.sweeper.study_name=study", f"hydra.sweep.dir={folder}",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -80,14 +81,15 @@ def trainings(count: int, environment: Mapping[str, str]) -> Callable[[], float]
 
 
 def rule(rounds: int) -> tuple[Rows, dict[str, object]]:
-    """Trials by one worker with all cores, or by one for each."""
-    cores = machine.cores()
+    """Trials by one worker with all cores, or by one for each; where there is a GPU, by one and by several."""
+    gpus, cores = len(machine.gpus()), machine.cores()
+    candidates = [gpus, 2 * gpus, 4 * gpus, 8 * gpus] if gpus else [1, cores]
     rows: Rows = []
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as home:
-        for model, epochs in (("mlp", 2), ("cnn", 1)):
-            one, many = f"1 worker with {cores} threads", f"{cores} workers with 1 thread"
-            measures = {one: trials(Path(home), 1, model, epochs), many: trials(Path(home), cores, model, epochs)}
+        for model, epochs in (("mlp", 4), ("cnn", 4)) if gpus else (("mlp", 2), ("cnn", 1)):
+            count = 4 * max(candidates)
+            measures = {f"{n} workers": trials(Path(home), n, model, epochs, count) for n in candidates}
             seconds = take_turns(measures, rounds)
             rows += compared(f"a trial of {model}", seconds)
             figures[model] = seconds

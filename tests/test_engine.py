@@ -133,6 +133,28 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_leaves_the_weights(digits: 
     assert len(steps) == 2
 
 
+def test_what_a_gpu_tells_is_read_late_and_adds_up_to_the_same() -> None:
+    told = [(torch.tensor([2.0, 3.0]), 4), (torch.tensor([1.0, 8.0]), 8), (torch.tensor([4.0, 1.0]), 2)]
+    batches: list[tuple[float, float, int]] = []
+    seen = engine.Seen(lambda *batch: batches.append(batch))
+    seen.unread.extend(told)
+    assert batches == []
+    seen.read()
+    assert batches == [(2.0, 0.75, 4), (1.0, 1.0, 8), (4.0, 0.5, 2)]
+    assert (seen.loss, seen.correct, seen.images) == (24.0, 12, 14)
+    seen.read()
+    assert len(batches) == 3
+
+
+def test_of_losses_that_are_read_late_the_first_that_is_not_finite_is_named() -> None:
+    seen = engine.Seen()
+    seen.add(torch.tensor([1.0, 1.0]), 2)
+    seen.unread.extend((torch.tensor([loss, 0.0]), 2) for loss in (1.0, math.inf, math.nan))
+    with pytest.raises(engine.NonFiniteLossError) as error:
+        seen.read()
+    assert (error.value.loss, error.value.step) == (math.inf, 3)
+
+
 @pytest.mark.parametrize("monitor", ["val/accuracy", "val/loss"])
 def test_weights_that_the_last_steps_broke_stop_the_run_too(digits: Data, monitor: str) -> None:
     model, optimizer = learner(digits)

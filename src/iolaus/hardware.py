@@ -80,6 +80,7 @@ def deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products may vary
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel each
         torch.backends.cudnn.benchmark = False
 
 
@@ -87,6 +88,11 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to where it computes; convolutions in channels_last, their faster memory format."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if has_convolutions(model) else model
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a small tensor from the CPU to where it is needed, without waiting for what a GPU has still to do."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -1,0 +1,105 @@
+"""What holds on the CPU holds on a CUDA device."""
+
+import copy
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+from iolaus import augment, data, engine, hardware, models
+from iolaus.errors import InputError
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    hardware.deterministic(CUDA)
+
+
+def network(digits: data.Data, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = models.CNN(digits.input_shape, digits.num_classes, channels=[8, 16], hidden_sizes=[32], dropout=0.2)
+    model = hardware.place(model, CUDA)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.003, fused=True)
+
+
+def fit(digits: data.Data, model: nn.Module, optimizer: torch.optim.Optimizer, **settings: object) -> engine.State:
+    loaders = digits.loader("train", augment=augment.Affine(), device=CUDA), digits.loader("val", device=CUDA)
+    return engine.fit(model, *loaders, optimizer, **{"epochs": 3, "seed": 1, **settings})  # type: ignore[arg-type]
+
+
+def values(state: engine.State) -> list[engine.Metrics]:
+    return [{name: value for name, value in epoch.items() if name != "epoch_s"} for epoch in state.history]
+
+
+def test_the_same_seed_gives_bitwise_the_same_run(digits: data.Data) -> None:
+    runs = [fit(digits, *network(digits)) for _ in range(2)]
+    assert values(runs[0]) == values(runs[1])
+    assert values(runs[0])[-1]["val/accuracy"] > 0.9
+
+
+def test_a_run_goes_on_from_between_two_epochs_to_bitwise_the_same_end(digits: data.Data) -> None:
+    states: list[engine.State] = []
+    whole = fit(digits, *network(digits), on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    for state in states[:2]:
+        assert values(fit(digits, *network(digits, seed=9), state=state)) == values(whole)
+
+
+def test_augmented_images_are_those_of_the_cpu() -> None:
+    images = torch.rand(64, 1, 28, 28)
+    for augmentation in (augment.Affine(), augment.Elastic()):
+        torch.manual_seed(0)
+        expected = augmentation(images)
+        torch.manual_seed(0)
+        torch.testing.assert_close(augmentation(images.to(CUDA)).cpu(), expected, atol=1e-4, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(digits: data.Data) -> None:
+    model, optimizer = network(digits)
+    optimizer.param_groups[0]["lr"] = math.inf
+    with pytest.raises(InputError, match=r"the loss became nan in step 2 of epoch 1: lower optimizer.lr"):
+        fit(digits, model, optimizer)
+
+
+def train(root: Path, folder: Path, *overrides: str) -> dict[str, float]:
+    command = [sys.executable, "src/train.py", f"data.root={root}", "tracking=none", f"hydra.run.dir={folder}"]
+    done = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.mnist
+def test_a_cnn_learns_mnist_as_well_as_on_the_cpu(mnist_root: Path, tmp_path: Path) -> None:
+    def accuracy(device: str, seed: int) -> float:
+        settings = [f"device={device}", f"seed={seed}", "epochs=1", "model=cnn"]
+        return train(mnist_root, tmp_path / f"{device}-{seed}", *settings)["val/accuracy"]
+
+    accuracies = {device: [accuracy(device, seed) for seed in range(3)] for device in ("cpu", "cuda")}
+    cpu, cuda = (statistics.mean(values) for values in accuracies.values())
+    spread = max(statistics.stdev(values) for values in accuracies.values())
+    assert abs(cpu - cuda) < 3 * spread, accuracies
+
+
+def test_workers_share_a_gpu(digits_root: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "src/train.py", "-m", "hparams_search=optuna", "data=digits", f"data.root={digits_root}",
+        "epochs=2", "tracking=none", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2",
+        f"hydra.sweep.dir={tmp_path}",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 trials finished" in done.stdout + done.stderr
