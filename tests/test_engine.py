@@ -133,6 +133,13 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_leaves_the_weights(digits: 
     assert len(steps) == 2
 
 
+def test_batch_norm_over_one_image_is_refused_with_what_to_do(digits: Data) -> None:
+    model = models.MLP(digits.input_shape, 10, hidden_sizes=[8], batch_norm=True)
+    images, labels = digits.train.images[:1].float(), digits.train.labels[:1]
+    with pytest.raises(InputError, match=r"^data.batch_size must be at least 2 for this model"):
+        engine.train_epoch(model, [(images, labels)], torch.optim.SGD(model.parameters()))
+
+
 def test_what_a_gpu_tells_is_read_late_and_adds_up_to_the_same() -> None:
     told = [(torch.tensor([2.0, 3.0]), 4), (torch.tensor([1.0, 8.0]), 8), (torch.tensor([4.0, 1.0]), 2)]
     batches: list[tuple[float, float, int]] = []

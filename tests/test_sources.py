@@ -221,6 +221,16 @@ def test_missing_files_without_network_say_what_was_tried_and_that_digits_need_n
     assert "\n" not in message
 
 
+def test_of_a_misspelt_root_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MNIST is not in"):
+        data.load("mnist", Torchvision("MNIST"), tmp_path / "MINST")
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(InputError, match="MNIST is not in"):
+        data.load("mnist", Torchvision("MNIST"), tmp_path / "kept")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_a_corrupt_compressed_file_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)

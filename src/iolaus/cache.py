@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     stem = f".{name}-{'train' if train else 'test'}-"
     path = root / f"{stem}{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npz"
     if not _up_to_date(path, fingerprint):
+        is_new = not root.exists()
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
@@ -58,6 +60,10 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
                         old.unlink()
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"data.root must be a folder, but {root} is a file") from error
+        except InputError:
+            if is_new and all(found.is_dir() or found.suffix == ".lock" for found in root.rglob("*")):
+                shutil.rmtree(root, ignore_errors=True)  # misspelt
+            raise
         except PermissionError as error:
             raise InputError(
                 f"{root} cannot be written ({error.strerror}): choose another folder with data.root"

@@ -234,10 +234,20 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, l
 
     Returns:
         The loss and the number of correct predictions, float32 (2,), on the model's device.
+
+    Raises:
+        InputError: for a model that cannot learn from one image alone, if it is given one.
     """
     model.zero_grad()
-    with autocast(images.device, precision):
-        logits = model(images)
+    try:
+        with autocast(images.device, precision):
+            logits = model(images)
+    except ValueError as error:
+        if len(labels) > 1:
+            raise
+        raise InputError(
+            f"data.batch_size must be at least 2 for this model, which normalises over a batch: {error}"
+        ) from error
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     loss.backward()
     return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
