@@ -46,6 +46,21 @@ def test_an_mlp_without_dropout_has_no_dropout_layers() -> None:
     assert "Dropout" not in kinds(MLP((1, 8, 8), 10, [5, 4], dropout=0))
 
 
+@pytest.mark.parametrize("crop", [-1, 14, 1.0, True])
+def test_no_more_can_be_cut_off_than_there_is(crop: object) -> None:
+    with pytest.raises(InputError, match=rf"^model.crop must be a whole number in 0..13, but got {crop}$"):
+        CNN((1, 28, 30), 10, crop=crop)  # type: ignore[arg-type]
+
+
+def test_a_cropped_cnn_sees_the_middle_alone() -> None:
+    model = CNN((1, 28, 30), 10, [4], crop=3, hidden_sizes=[])
+    images = torch.rand(5, 1, 28, 30)
+    framed = images.clone()
+    framed[:, :, 3:-3, 3:-3] = 0
+    assert torch.equal(model.eval()(images - framed), model(images))
+    assert model[-1].in_features == 4 * 11 * 12
+
+
 def test_an_mlp_drops_pixels_first_and_normalises_before_each_relu() -> None:
     model = MLP((1, 8, 8), 10, [5], batch_norm=True, dropout=0.2, input_dropout=0.1)
 

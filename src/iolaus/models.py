@@ -61,6 +61,7 @@ class CNN(nn.Sequential):
         global_pool: Whether each channel of the last block becomes one feature, its mean over the image.
         hidden_sizes: Width of each hidden layer after the blocks.
         dropout: Probability of dropping a hidden activation, and a feature of the last block, in [0, 1).
+        crop: Pixels that are cut off each side of the images first.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class CNN(nn.Sequential):
         global_pool: bool = False,
         hidden_sizes: Sequence[int] = (128,),
         dropout: float = 0.0,
+        crop: int = 0,
     ) -> None:
         """Build the layers."""
         check_sizes("model.channels", channels)
@@ -92,12 +94,15 @@ class CNN(nn.Sequential):
                 f"model.channels={channels}, but got {convs}"
             )
         in_channels, height, width = input_shape
-        blocks: list[nn.Module] = []
+        largest = (min(height, width) - 1) // 2
+        require(type(crop) is int and 0 <= crop <= largest, "model.crop", f"a whole number in 0..{largest}", crop)
+        height, width = height - 2 * crop, width - 2 * crop
+        blocks: list[nn.Module] = [nn.ZeroPad2d(-crop)] if crop else []
         for block, (out_channels, depth) in enumerate(zip(channels, depths, strict=True), start=1):
             if min(height, width) < pool_size:
                 raise InputError(
-                    f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1]}x"
-                    f"{input_shape[2]} to nothing: block {block} is left {height}x{width}; pool less or drop blocks"
+                    f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1] - 2 * crop}x"
+                    f"{input_shape[2] - 2 * crop} to nothing: block {block} is left {height}x{width}; pool less or drop blocks"
                 )
             height, width = height // pool_size, width // pool_size
             for conv in range(1, depth + 1):
