@@ -1,6 +1,6 @@
 """A study: what CUDA graphs would be worth, in images a second of steps that Python launches or that are replayed.
 
-    python benchmarks/graphs.py               # on a GPU, in about half a minute
+    python benchmarks/graphs.py               # on a GPU
     python benchmarks/graphs.py --compile     # beside them torch.compile, with the seconds that its start takes
 
 An epoch of so many random images as MNIST has, batches and their augmentation included. A GPU is done with the kernels
@@ -44,7 +44,7 @@ class Recording:
         """Record, without computing anything yet."""
         self.inputs, self.parameters = [tensor.clone() for tensor in inputs], list(parameters)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # others may go on using the GPU
             self.output = function(*self.inputs)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
@@ -73,13 +73,13 @@ class Training:
         if not self.replays:
             return engine.train_epoch(self.model, batches, self.optimizer, precision=self.precision)[0]
         self.model.train()
-        seen = engine.Seen()
+        epoch = engine.EpochMetrics(read_s=engine.READ_S)
         for images, labels in batches:
-            told = self._replay(images, labels)
+            of_step = self._replay(images, labels)
             self.optimizer.step()
-            seen.add(told, len(labels))
-        seen.read()
-        return seen.loss / seen.images
+            epoch.add(of_step, len(labels))
+        epoch.read()
+        return epoch.loss
 
     def _replay(self, images: Tensor, labels: Tensor) -> Tensor:
         if images.shape not in self.recordings:
@@ -132,6 +132,8 @@ def main() -> None:
     options_of.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 256])
     options_of.add_argument("--compile", action="store_true", help="compile the networks as well")
     options = options_of.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("graphs.py needs a CUDA device")
     hardware.deterministic(CUDA)
     check()
     rows: Rows = [
@@ -147,10 +149,13 @@ def main() -> None:
                     "replayed": Training(make(), CUDA, replays=True).epoch_s(batches),
                 }
                 if options.compile and augmented:
+                    torch.compiler.reset()  # it compiles the same code a few times only
                     compiled = make()
                     compiled.compile()
                     turns["compiled"] = Training(compiled, CUDA).epoch_s(batches)
                 first = {kind: measure() for kind, measure in turns.items()}
+                for measure in turns.values():
+                    measure()  # in which a last batch that is smaller is recorded
                 seconds = take_turns(turns, options.rounds)
                 figures[f"{name}, {batch_size}, {'augmented' if augmented else 'as they are'}"] = {
                     "first epoch": first,

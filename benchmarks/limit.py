@@ -168,7 +168,7 @@ def main() -> None:
     """Measure with one thread and with all, and report."""
     options_of = parser(__doc__, rounds=5)
     options_of.add_argument("--threads", type=int, nargs="*", default=sorted({1, machine.cores()}))
-    options_of.add_argument("--device", default="auto")
+    options_of.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = options_of.parse_args()
     device = hardware.resolve_device(options.device)
     hardware.deterministic(device)

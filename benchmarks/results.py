@@ -19,7 +19,13 @@ from iolaus.config import project_root
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
 """Names of files, and of the networks."""
-COMPARISONS = {"lengths": "longer_cnn", "bent": "elastic_cnn", "components": "udacity", "together": "udacity_lean"}
+COMPARISONS = {
+    "lengths": "longer_cnn",
+    "bent": "elastic_cnn",
+    "sizes": "wider_cnn",
+    "components": "udacity",
+    "together": "udacity_lean",
+}
 """Names of tables that compare settings, and of their files."""
 IMPORTANT = 3
 """How many importances are named."""

@@ -7,10 +7,10 @@
 The linear layers of a stack are batched matrix products, its convolutions are one with a group for each trial. Each
 trial has its own weights, batches, learning rate and dropout, and its own parameter group of one optimizer. What is
 timed is a training step, on a GPU one that is replayed as a graph (benchmarks/graphs.py); a trial is 5 epochs of
-MNIST, its evaluations not counted. Before that the logits and one step of a stack are compared with those of its
-networks alone.
+MNIST, its evaluations not counted. Before that a step of a stack is compared with those of its networks alone.
 """
 
+import contextlib
 import copy
 import functools
 import statistics
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 
 import torch
 from graphs import Recording, Training
@@ -29,6 +30,8 @@ from iolaus import engine, hardware, machine, models
 from iolaus.data import Batches, BatchOrder
 
 IMAGES, EPOCHS = 55_000, 5
+together: Barrier
+"""Of the processes of a pool."""
 FAMILIES: dict[str, Callable[[float], nn.Sequential]] = {
     "MLP 384-128": lambda dropout: models.MLP((1, 28, 28), 10, dropout=dropout),
     "CNN 16-32-64, kernel 3": lambda dropout: models.CNN((1, 28, 28), 10, dropout=dropout),
@@ -143,7 +146,8 @@ def batches(batch_size: int, device: torch.device, size: int = 1) -> Iterator[tu
 
 
 def check(family: str, device: torch.device) -> None:
-    """Compare a stack of three with its networks alone: logits, and weights after a step."""
+    """Compare the weights of a stack of three after a step with those of its networks alone."""
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     images, labels = torch.randn(3, 16, 1, 28, 28).to(device), torch.randint(10, (3, 16)).to(device)
     alone, rates = networks(family, 3, dropout=0.0), [0.001, 0.01, 0.1]
@@ -156,6 +160,7 @@ def check(family: str, device: torch.device) -> None:
         for mine, theirs in zip(network.parameters(), own, strict=True):
             far = (mine - theirs).abs() > 0.02 * lr  # Adam's first step is the sign of a gradient, which may be near 0
             assert far.float().mean() < 0.01, (family, far.float().mean())
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def stacked_s(family: str, size: int, batch_size: int, device: torch.device) -> Callable[[], float]:
@@ -188,11 +193,23 @@ def alone_s(family: str, batch_size: int, count: int, device: torch.device) -> f
     hardware.keep_memory()
     training = Training(networks(family, 1)[0], device, replays=device.type == "cuda")
     source = batches(batch_size, device)
-    for steps in (5, count):
-        chosen = (next(source) for _ in range(steps))
-        start = time.perf_counter()
-        training.epoch(chosen)
+    training.epoch(next(source) for _ in range(5))
+    together.wait()  # those that have begun before have nothing to share the machine with
+    start = time.perf_counter()
+    training.epoch(next(source) for _ in range(count))
     return (time.perf_counter() - start) / count
+
+
+def pool_of(count: int) -> ProcessPoolExecutor:
+    """So many processes that begin to measure together."""
+    context = get_context("spawn")
+    return ProcessPoolExecutor(count, context, initializer=meet_at, initargs=(context.Barrier(count),))
+
+
+def meet_at(barrier: Barrier) -> None:
+    """Keep where the processes of a pool wait for each other."""
+    global together
+    together = barrier
 
 
 def main() -> None:
@@ -200,8 +217,8 @@ def main() -> None:
     options_of = parser(__doc__, rounds=3)
     options_of.add_argument("--stacks", type=int, nargs="*", default=[2, 4, 8, 16, 32, 64], help="K")
     options_of.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 256])
-    options_of.add_argument("--device", default="auto")
-    options_of.add_argument("--workers", type=int, nargs="*", default=[machine.cores()])
+    options_of.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options_of.add_argument("--workers", type=int, nargs="*", default=[machine.cores()], help="how many beside them")
     options = options_of.parse_args()
     device = hardware.resolve_device(options.device)
     hardware.deterministic(device)
@@ -209,14 +226,15 @@ def main() -> None:
     heading = (*(f"{count} workers" for count in options.workers), *(f"K = {size}" for size in options.stacks))
     rows: Rows = [("trials an hour", "batch", *heading)]
     figures: dict[str, object] = {}
-    with ProcessPoolExecutor(max(options.workers), mp_context=get_context("spawn")) as pool:
+    with contextlib.ExitStack() as stack:
+        pools = {count: stack.enter_context(pool_of(count)) for count in options.workers}
         for family in FAMILIES:
             check(family, device)
             for batch_size in options.batch_sizes:
 
                 def separate(count: int, family: str = family, batch_size: int = batch_size) -> float:
-                    length = 60 if device.type == "cpu" else 1000
-                    steps = [pool.submit(alone_s, family, batch_size, length, device) for _ in range(count)]
+                    length = 60 if device.type == "cpu" else 5000
+                    steps = [pools[count].submit(alone_s, family, batch_size, length, device) for _ in range(count)]
                     return statistics.mean(step.result() for step in steps) / count
 
                 turns: dict[str, Callable[[], float]] = {

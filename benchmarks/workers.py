@@ -1,4 +1,4 @@
-"""How many workers a machine should have: the same trainings by one worker with all cores, or by one for each core.
+"""How many workers a machine should have: trainings by one worker with all cores or by one for each, or several a GPU.
 
     python benchmarks/workers.py               # both parts, in about ten minutes
     python benchmarks/workers.py spin          # one of them

@@ -118,7 +118,7 @@ def test_early_stopping_ends_after_patience_epochs_without_a_better_one(digits: 
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_at_once_and_leaves_the_weights(digits: Data, broken: float) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(digits: Data, broken: float) -> None:
     model, optimizer = learner(digits)
     steps: list[float] = []
 
@@ -140,25 +140,26 @@ def test_batch_norm_over_one_image_is_refused_with_what_to_do(digits: Data) -> N
         engine.train_epoch(model, [(images, labels)], torch.optim.SGD(model.parameters()))
 
 
-def test_what_a_gpu_tells_is_read_late_and_adds_up_to_the_same() -> None:
-    told = [(torch.tensor([2.0, 3.0]), 4), (torch.tensor([1.0, 8.0]), 8), (torch.tensor([4.0, 1.0]), 2)]
-    batches: list[tuple[float, float, int]] = []
-    seen = engine.Seen(lambda *batch: batches.append(batch))
-    seen.unread.extend(told)
-    assert batches == []
-    seen.read()
-    assert batches == [(2.0, 0.75, 4), (1.0, 1.0, 8), (4.0, 0.5, 2)]
-    assert (seen.loss, seen.correct, seen.images) == (24.0, 12, 14)
-    seen.read()
-    assert len(batches) == 3
+def test_metrics_that_are_read_late_add_up_to_the_same() -> None:
+    steps = [(torch.tensor([2.0, 3.0]), 4), (torch.tensor([1.0, 8.0]), 8), (torch.tensor([4.0, 1.0]), 2)]
+    for read_s, before_the_end in ((0.0, 3), (1e9, 0)):
+        batches: list[tuple[float, float, int]] = []
+        epoch = engine.EpochMetrics(lambda *batch, to=batches: to.append(batch), read_s)
+        for of_step, count in steps:
+            epoch.add(of_step, count)
+        assert len(batches) == before_the_end
+        epoch.read()
+        epoch.read()
+        assert batches == [(2.0, 0.75, 4), (1.0, 1.0, 8), (4.0, 0.5, 2)]
+        assert (epoch.loss, epoch.accuracy, epoch.images) == (24 / 14, 12 / 14, 14)
 
 
 def test_of_losses_that_are_read_late_the_first_that_is_not_finite_is_named() -> None:
-    seen = engine.Seen()
-    seen.add(torch.tensor([1.0, 1.0]), 2)
-    seen.unread.extend((torch.tensor([loss, 0.0]), 2) for loss in (1.0, math.inf, math.nan))
+    epoch = engine.EpochMetrics(read_s=1e9)
+    for loss in (1.0, 1.0, math.inf, math.nan):
+        epoch.add(torch.tensor([loss, 0.0]), 2)
     with pytest.raises(engine.NonFiniteLossError) as error:
-        seen.read()
+        epoch.read()
     assert (error.value.loss, error.value.step) == (math.inf, 3)
 
 

@@ -223,7 +223,7 @@ def test_missing_files_without_network_say_what_was_tried_and_that_digits_need_n
 
 def test_of_a_misspelt_root_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MNIST is not in"):
-        data.load("mnist", Torchvision("MNIST"), tmp_path / "MINST")
+        data.load("mnist", Torchvision("MNIST"), tmp_path / "dtaa" / "mnist")
     (tmp_path / "kept").mkdir()
     with pytest.raises(InputError, match="MNIST is not in"):
         data.load("mnist", Torchvision("MNIST"), tmp_path / "kept")

@@ -48,10 +48,10 @@ class Affine:
         shift = (draw[2:] * 2 - 1) * (2 * self.translate)  # the grid spans [-1, 1]: two units a side
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
         # in units of half a side the rotation of a non-square image is a shear, unless it is scaled back
-        rows = torch.stack([cos, sin * (height / width), sin * (width / height), *shift]).view(5, -1, 1, 1)
-        cos, sin_x, sin_y, shift_x, shift_y = send(rows, images.device)
+        coefficients = torch.stack([cos, sin * (height / width), sin * (width / height), *shift])  # (5, B)
+        along, sin_x, sin_y, shift_x, shift_y = send(coefficients, images.device).view(5, -1, 1, 1)
         x, y = _positions(width, images.device).view(1, 1, -1), _positions(height, images.device).view(1, -1, 1)
-        return torch.stack([cos * x - sin_x * y + shift_x, sin_y * x + cos * y + shift_y], dim=-1)
+        return torch.stack([along * x - sin_x * y + shift_x, sin_y * x + along * y + shift_y], dim=-1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,9 +7,8 @@ import contextlib
 import functools
 import hashlib
 import logging
-import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +48,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     stem = f".{name}-{'train' if train else 'test'}-"
     path = root / f"{stem}{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npz"
     if not _up_to_date(path, fingerprint):
-        is_new = not root.exists()
+        new = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
@@ -61,8 +60,8 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"data.root must be a folder, but {root} is a file") from error
         except InputError:
-            if is_new and all(found.is_dir() or found.suffix == ".lock" for found in root.rglob("*")):
-                shutil.rmtree(root, ignore_errors=True)  # misspelt
+            if new:  # it may be misspelt
+                _remove_empty(root, new)
             raise
         except PermissionError as error:
             raise InputError(
@@ -70,6 +69,16 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
             ) from error
     stat = path.stat()
     return path, stat.st_mtime_ns, stat.st_size
+
+
+def _remove_empty(root: Path, made: Iterable[Path]) -> None:
+    """Remove folders that were made for nothing, and the locks in them; what holds a file stays."""
+    within = sorted((found for found in root.rglob("*") if found.is_dir()), reverse=True)
+    with contextlib.suppress(OSError):
+        for lock in root.glob(".*.lock"):
+            lock.unlink()
+        for folder in (*within, *made):
+            folder.rmdir()
 
 
 def _up_to_date(path: Path, fingerprint: str) -> bool:

@@ -215,18 +215,18 @@ def train_epoch(
         at work, and the number of images.
 
     Raises:
-        NonFiniteLossError: soon after that step.
+        NonFiniteLossError: after that step, on a GPU soon after it: the weights are spoilt by then.
     """
     model.train()
-    seen = Seen(on_batch)
+    epoch = EpochMetrics(on_batch, read_s=0.0 if next(model.parameters()).device.type == "cpu" else READ_S)
     for images, labels in loader:
-        told = learn(model, images, labels, precision=precision, label_smoothing=label_smoothing)
+        of_step = learn(model, images, labels, precision=precision, label_smoothing=label_smoothing)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        seen.add(told, len(labels))
-    seen.read()
-    return seen.loss / seen.images, seen.correct / seen.images, seen.images
+        epoch.add(of_step, len(labels))
+    epoch.read()
+    return epoch.loss, epoch.accuracy, epoch.images
 
 
 def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, label_smoothing: float = 0.0) -> Tensor:
@@ -243,7 +243,7 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, l
         with autocast(images.device, precision):
             logits = model(images)
     except ValueError as error:
-        if len(labels) > 1:
+        if len(labels) > 1 or isinstance(error, InputError):
             raise
         raise InputError(
             f"data.batch_size must be at least 2 for this model, which normalises over a batch: {error}"
@@ -253,24 +253,25 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, l
     return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
 
 
-class Seen:
-    """What the steps of an epoch have told. On a GPU it is read now and then: it has to be waited for.
+class EpochMetrics:
+    """Loss and accuracy of an epoch, added up from its steps.
 
     Args:
         on_batch: See `fit`.
+        read_s: Seconds for which values may stay where they are: to read one, a GPU has to be waited for.
     """
 
-    def __init__(self, on_batch: Callable[[float, float, int], None] | None = None) -> None:
+    def __init__(self, on_batch: Callable[[float, float, int], None] | None = None, read_s: float = 0.0) -> None:
         """Begin at nothing."""
-        self.on_batch = on_batch
-        self.steps, self.images, self.loss, self.correct = 0, 0, 0.0, 0
-        self.unread: list[tuple[Tensor, int]] = []
-        self.read_at = time.monotonic()
+        self.on_batch, self.read_s = on_batch, read_s
+        self.steps, self.images, self.total_loss, self.total_correct = 0, 0, 0.0, 0
+        self._unread: list[tuple[Tensor, int]] = []
+        self._read_at = time.monotonic()
 
-    def add(self, told: Tensor, count: int) -> None:
-        """Take what `learn` has told of so many images."""
-        self.unread.append((told, count))
-        if told.device.type == "cpu" or time.monotonic() - self.read_at >= READ_S:
+    def add(self, of_step: Tensor, count: int) -> None:
+        """Take what `learn` has given for so many images."""
+        self._unread.append((of_step, count))
+        if time.monotonic() - self._read_at >= self.read_s:
             self.read()
 
     def read(self) -> None:
@@ -279,18 +280,28 @@ class Seen:
         Raises:
             NonFiniteLossError: for a loss that is NaN or infinite.
         """
-        unread, self.unread = self.unread, []
-        values = torch.stack([told for told, _ in unread]).tolist() if unread else []
+        unread, self._unread = self._unread, []
+        values = torch.stack([of_step for of_step, _ in unread]).tolist() if unread else []
         for (loss, correct), (_, count) in zip(values, unread, strict=True):
             self.steps += 1
             if not math.isfinite(loss):
                 raise NonFiniteLossError(loss, self.steps)
-            self.loss += loss * count
-            self.correct += int(correct)
+            self.total_loss += loss * count
+            self.total_correct += int(correct)
             self.images += count
             if self.on_batch is not None:
                 self.on_batch(loss, correct / count, count)
-        self.read_at = time.monotonic()
+        self._read_at = time.monotonic()
+
+    @property
+    def loss(self) -> float:
+        """Mean over the images."""
+        return self.total_loss / self.images
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.total_correct / self.images
 
 
 @torch.inference_mode()

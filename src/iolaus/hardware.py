@@ -80,7 +80,8 @@ def deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products may vary
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel each
+        # else each empty tensor would be filled by a kernel of its own
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
 
 
@@ -91,7 +92,10 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a small tensor from the CPU to where it is needed, without waiting for what a GPU has still to do."""
+    """Move a small tensor from the CPU to where it is needed, without waiting for what a GPU has still to do.
+
+    CUDA has copied what lies in ordinary memory before the call returns, so that the source may change or go.
+    """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 

@@ -61,7 +61,7 @@ class CNN(nn.Sequential):
         global_pool: Whether each channel of the last block becomes one feature, its mean over the image.
         hidden_sizes: Width of each hidden layer after the blocks.
         dropout: Probability of dropping a hidden activation, and a feature of the last block, in [0, 1).
-        crop: Pixels that are cut off each side of the images first.
+        crop: Pixels that are cut off each side of the images first, less than half of the shorter side.
     """
 
     def __init__(
@@ -97,12 +97,14 @@ class CNN(nn.Sequential):
         largest = (min(height, width) - 1) // 2
         require(type(crop) is int and 0 <= crop <= largest, "model.crop", f"a whole number in 0..{largest}", crop)
         height, width = height - 2 * crop, width - 2 * crop
-        blocks: list[nn.Module] = [nn.ZeroPad2d(-crop)] if crop else []
+        cropped = f"{height}x{width}"
+        blocks: list[nn.Module] = [nn.ZeroPad2d(-crop)] if crop else []  # negative padding cuts off
         for block, (out_channels, depth) in enumerate(zip(channels, depths, strict=True), start=1):
             if min(height, width) < pool_size:
+                left = f"{cropped}{f' (after model.crop={crop})' if crop else ''}"
                 raise InputError(
-                    f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {input_shape[1] - 2 * crop}x"
-                    f"{input_shape[2] - 2 * crop} to nothing: block {block} is left {height}x{width}; pool less or drop blocks"
+                    f"model.pool_size={pool_size} in {len(channels)} blocks shrinks images of {left} to nothing: "
+                    f"block {block} is left {height}x{width}; pool less or drop blocks"
                 )
             height, width = height // pool_size, width // pool_size
             for conv in range(1, depth + 1):
