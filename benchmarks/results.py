@@ -19,6 +19,7 @@ from iolaus.config import project_root
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
 """Names of files, and of the networks."""
+SEARCHES = {**FAMILIES, "earlier_cnn": "CNN, the earlier search"}
 COMPARISONS = {
     "lengths": "longer_cnn",
     "bent": "elastic_cnn",
@@ -33,9 +34,9 @@ IMPORTANT = 3
 Figures = Mapping[str, Any]
 
 
-def of_families(kept: Mapping[str, Figures]) -> Iterator[tuple[str, str, Figures]]:
-    """The name, the title and the figures of each family that is there."""
-    yield from ((name, title, kept[name]) for name, title in FAMILIES.items() if name in kept)
+def those(titles: Mapping[str, str], kept: Mapping[str, Figures]) -> Iterator[tuple[str, str, Figures]]:
+    """The name, the title and the figures of each that is there."""
+    yield from ((name, title, kept[name]) for name, title in titles.items() if name in kept)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -46,7 +47,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 def families(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each family's winner comes to on test."""
     rows = []
-    for name, title, figures in of_families(kept):
+    for name, title, figures in those(FAMILIES, kept):
         test = figures["test"]
         epochs = re.findall(r"\bepochs=(\d+)", figures["environment"]["overrides"])[-1]
         costs = [f"{test['params']:,.0f}", epochs, f"{test['fit_s']:.0f}"]
@@ -58,7 +59,7 @@ def published(kept: Mapping[str, Figures]) -> Iterator[str]:
     """Each winner below what others have published, in docs/published.csv."""
     with open(PAGE.parent / "published.csv", newline="") as file:
         others = list(csv.DictReader(file))
-    for name, title, figures in of_families(kept):
+    for name, title, figures in those(FAMILIES, kept):
         rows = [
             [f"[{other['what']}]({other['source']})", other["accuracy"], other["parameters"], other["figure"]]
             for other in others
@@ -74,7 +75,7 @@ def published(kept: Mapping[str, Figures]) -> Iterator[str]:
 def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What each search cost, and how far its best value flattered itself."""
     rows = []
-    for _, title, figures in of_families(kept):
+    for _, title, figures in those(SEARCHES, kept):
         parts = figures["parts"]
         trials, first = parts["search"]["trials"], figures["finals"]["finalists"][0]
         counts = [str(sum(trials.values())), str(trials.get("pruned", 0))]
@@ -88,7 +89,7 @@ def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
 def importances(kept: Mapping[str, Figures]) -> Iterator[str]:
     """What mattered most in each search."""
     rows = []
-    for _, title, figures in of_families(kept):
+    for _, title, figures in those(SEARCHES, kept):
         found = figures["search"]["importances"]
         most = sorted(found["percent"].items(), key=lambda item: -item[1][0])[:IMPORTANT]
         words = [f"`{key}` {share:.0f} % ({low:.0f} to {high:.0f})" for key, (share, low, high) in most]

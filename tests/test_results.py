@@ -36,6 +36,6 @@ def test_a_table_without_a_place_is_a_mistake(results: ModuleType) -> None:
 
 
 def test_each_network_is_kept_as_an_experiment(results: ModuleType) -> None:
-    assert results.kept_figures().keys() == {*results.FAMILIES, *results.COMPARISONS.values()}
+    assert results.kept_figures().keys() == {*results.SEARCHES, *results.COMPARISONS.values()}
     for name in results.FAMILIES:
         assert (ROOT / "conf" / "experiment" / f"{name}.yaml").is_file()
