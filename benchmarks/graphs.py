@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from iolaus import augment, data, engine, hardware, models
+from iolaus.epoch_metrics import READ_S, EpochMetrics
 
 CUDA = torch.device("cuda")
 IMAGES = 55_000
@@ -73,7 +74,7 @@ class Training:
         if not self.replays:
             return engine.train_epoch(self.model, batches, self.optimizer, precision=self.precision)[0]
         self.model.train()
-        epoch = engine.EpochMetrics(read_s=engine.READ_S)
+        epoch = EpochMetrics(read_s=READ_S)
         for images, labels in batches:
             of_step = self._replay(images, labels)
             self.optimizer.step()

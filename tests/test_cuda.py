@@ -6,13 +6,14 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
-from torch import nn
+from torch import Tensor, nn
 
 from iolaus import augment, data, engine, hardware, models
 from iolaus.errors import InputError
@@ -60,13 +61,25 @@ def test_a_network_learns_the_digits(digits: data.Data) -> None:
 def test_a_step_waits_for_no_value_of_the_gpu(digits: data.Data) -> None:
     model, optimizer = network(digits)
     batches = iter(digits.loader("train", augment=augment.Affine(), device=CUDA))
-    for step in range(6):
-        torch.cuda.set_sync_debug_mode("error" if step > 2 else "default")
+
+    def step() -> Tensor:
+        of_step = engine.learn(model, *next(batches), precision="bf16")
+        optimizer.step()
+        return of_step
+
+    def waits(done: Callable[[], object]) -> int:
+        torch.cuda.set_sync_debug_mode("warn")
         try:
-            engine.learn(model, *next(batches), precision="bf16")
-            optimizer.step()
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                done()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing CUDA operation" in str(warning.message) for warning in warned)
+
+    step()  # in which libraries are loaded
+    assert waits(step) == 0
+    assert waits(lambda: step().tolist()) == 1
 
 
 def test_a_run_goes_on_from_between_two_epochs_to_bitwise_the_same_end(digits: data.Data) -> None:

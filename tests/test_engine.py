@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 from iolaus import engine, hardware, metrics, models
 from iolaus.data import Data
+from iolaus.epoch_metrics import EpochMetrics, NonFiniteLossError
 from iolaus.errors import InputError
 
 
@@ -144,7 +145,7 @@ def test_metrics_that_are_read_late_add_up_to_the_same() -> None:
     steps = [(torch.tensor([2.0, 3.0]), 4), (torch.tensor([1.0, 8.0]), 8), (torch.tensor([4.0, 1.0]), 2)]
     for read_s, before_the_end in ((0.0, 3), (1e9, 0)):
         batches: list[tuple[float, float, int]] = []
-        epoch = engine.EpochMetrics(lambda *batch, to=batches: to.append(batch), read_s)
+        epoch = EpochMetrics(lambda *batch, to=batches: to.append(batch), read_s)
         for of_step, count in steps:
             epoch.add(of_step, count)
         assert len(batches) == before_the_end
@@ -155,10 +156,10 @@ def test_metrics_that_are_read_late_add_up_to_the_same() -> None:
 
 
 def test_of_losses_that_are_read_late_the_first_that_is_not_finite_is_named() -> None:
-    epoch = engine.EpochMetrics(read_s=1e9)
+    epoch = EpochMetrics(read_s=1e9)
     for loss in (1.0, 1.0, math.inf, math.nan):
         epoch.add(torch.tensor([loss, 0.0]), 2)
-    with pytest.raises(engine.NonFiniteLossError) as error:
+    with pytest.raises(NonFiniteLossError) as error:
         epoch.read()
     assert (error.value.loss, error.value.step) == (math.inf, 3)
 

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from iolaus import metrics
+from iolaus.epoch_metrics import READ_S, EpochMetrics, NonFiniteLossError
 from iolaus.errors import InputError
 from iolaus.hardware import autocast, resolve_precision
 
-READ_S = 0.1
-"""Seconds between two looks at the losses on a GPU."""
 Batch = tuple[Tensor, Tensor]
 Metrics = dict[str, float]
 
@@ -189,15 +188,6 @@ def _diverged(loss: str, lr: float) -> InputError:
     )
 
 
-class NonFiniteLossError(ArithmeticError):
-    """The loss of a step is NaN or infinite."""
-
-    def __init__(self, loss: float, step: int) -> None:
-        """Keep the value, and the step counted from 1."""
-        super().__init__(f"loss {loss} in step {step}")
-        self.loss, self.step = loss, step
-
-
 def train_epoch(
     model: nn.Module,
     loader: Iterable[Batch],
@@ -251,57 +241,6 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, l
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     loss.backward()
     return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
-
-
-class EpochMetrics:
-    """Loss and accuracy of an epoch, added up from its steps.
-
-    Args:
-        on_batch: See `fit`.
-        read_s: Seconds for which values may stay where they are: to read one, a GPU has to be waited for.
-    """
-
-    def __init__(self, on_batch: Callable[[float, float, int], None] | None = None, read_s: float = 0.0) -> None:
-        """Begin at nothing."""
-        self.on_batch, self.read_s = on_batch, read_s
-        self.steps, self.images, self.total_loss, self.total_correct = 0, 0, 0.0, 0
-        self._unread: list[tuple[Tensor, int]] = []
-        self._read_at = time.monotonic()
-
-    def add(self, of_step: Tensor, count: int) -> None:
-        """Take what `learn` has given for so many images."""
-        self._unread.append((of_step, count))
-        if time.monotonic() - self._read_at >= self.read_s:
-            self.read()
-
-    def read(self) -> None:
-        """Add up what has not been read.
-
-        Raises:
-            NonFiniteLossError: for a loss that is NaN or infinite.
-        """
-        unread, self._unread = self._unread, []
-        values = torch.stack([of_step for of_step, _ in unread]).tolist() if unread else []
-        for (loss, correct), (_, count) in zip(values, unread, strict=True):
-            self.steps += 1
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(loss, self.steps)
-            self.total_loss += loss * count
-            self.total_correct += int(correct)
-            self.images += count
-            if self.on_batch is not None:
-                self.on_batch(loss, correct / count, count)
-        self._read_at = time.monotonic()
-
-    @property
-    def loss(self) -> float:
-        """Mean over the images."""
-        return self.total_loss / self.images
-
-    @property
-    def accuracy(self) -> float:
-        """In [0, 1]."""
-        return self.total_correct / self.images
 
 
 @torch.inference_mode()
