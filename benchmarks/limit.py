@@ -168,9 +168,9 @@ def main() -> None:
     """Measure with one thread and with all, and report."""
     options_of = parser(__doc__, rounds=5)
     options_of.add_argument("--threads", type=int, nargs="*", default=sorted({1, machine.cores()}))
-    options_of.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options_of.add_argument("--device", default="cpu", choices=["cpu", "cuda"][: 1 + torch.cuda.is_available()])
     options = options_of.parse_args()
-    device = hardware.resolve_device(options.device)
+    device = torch.device(options.device)
     hardware.deterministic(device)
     hardware.keep_memory()
     rows: Rows = [

@@ -89,7 +89,7 @@ def rule(rounds: int) -> tuple[Rows, dict[str, object]]:
     with tempfile.TemporaryDirectory() as home:
         for model, epochs in (("mlp", 4), ("cnn", 4)) if gpus else (("mlp", 2), ("cnn", 1)):
             count = 4 * max(candidates)
-            measures = {f"{n} workers": trials(Path(home), n, model, epochs, count) for n in candidates}
+            measures = {f"n_jobs={n}": trials(Path(home), n, model, epochs, count) for n in candidates}
             seconds = take_turns(measures, rounds)
             rows += compared(f"a trial of {model}", seconds)
             figures[model] = seconds
