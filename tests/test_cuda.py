@@ -68,13 +68,13 @@ def test_a_step_waits_for_no_value_of_the_gpu(digits: data.Data) -> None:
         return of_step
 
     def waits(done: Callable[[], object]) -> int:
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # which warns itself, as it does not see all that waits
+            try:
                 done()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
         return sum("synchronizing CUDA operation" in str(warning.message) for warning in warned)
 
     step()  # in which libraries are loaded
