@@ -20,6 +20,7 @@ from torchvision import transforms
 
 from iolaus import data, engine, hardware, models, sources
 from iolaus.config import project_root
+from iolaus.step import Step
 
 
 def epoch_of(loader: engine.Loader, shape: models.Shape) -> Callable[[], float]:
@@ -30,7 +31,7 @@ def epoch_of(loader: engine.Loader, shape: models.Shape) -> Callable[[], float]:
         model = models.MLP(shape, 10)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.003, fused=True)
         start = time.perf_counter()
-        engine.train_epoch(model, loader, optimizer)
+        engine.train_epoch(Step(model, optimizer), loader)
         return time.perf_counter() - start
 
     return measure

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from iolaus import engine, hardware, machine, models
+from iolaus.step import Step
 
 FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
     "MLP 384-128": lambda: models.MLP((1, 28, 28), 10, hidden_sizes=[384, 128]),
@@ -75,16 +76,19 @@ class Training:
     def __init__(self, make: Callable[[], nn.Module], batch_size: int, device: torch.device) -> None:
         """Build it as src/train.py does."""
         torch.manual_seed(0)
-        self.device, self.model = device, hardware.place(make(), device)
-        self.precision = hardware.resolve_precision("auto", self.model)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
+        self.device, model = device, hardware.place(make(), device)
+        self.precision = hardware.resolve_precision("auto", model)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
         images, labels = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
         self.batch = images.to(device), labels.to(device)
+        self.step = Step(model, optimizer, precision=self.precision, capture=False)
         self.steps(3)
         with Traffic() as traffic:
             self.steps(1)
         self.operations = traffic.operations
         self.flops = sum(flops for _, flops in self.operations)
+        self.step = Step(model, optimizer, precision=self.precision)
+        self.steps(3)
 
     def roofline_s(self, flop_s: float, byte_s: float) -> float:
         """Seconds of a step if each operation took as long as what it computes or as what it moves."""
@@ -92,7 +96,7 @@ class Training:
 
     def steps(self, count: int) -> None:
         """Train on the same batch again and again."""
-        engine.train_epoch(self.model, [self.batch] * count, self.optimizer, precision=self.precision)
+        engine.train_epoch(self.step, [self.batch] * count)
 
     def step_s(self) -> float:
         """Seconds of a step."""

@@ -6,7 +6,7 @@
 
 The linear layers of a stack are batched matrix products, its convolutions are one with a group for each trial. Each
 trial has its own weights, batches, learning rate and dropout, and its own parameter group of one optimizer. What is
-timed is a training step, on a GPU one that is replayed as a graph (benchmarks/graphs.py); a trial is 5 epochs of
+timed is a training step, on a GPU one that is replayed as a graph; a trial is 5 epochs of
 MNIST, its evaluations not counted. Before that a step of a stack is compared with those of its networks alone.
 """
 
@@ -21,13 +21,13 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 
 import torch
-from graphs import Recording, Training
 from table import Rows, parser, report, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iolaus import engine, hardware, machine, models
 from iolaus.data import Batches, BatchOrder
+from iolaus.step import Recording, Step
 
 IMAGES, EPOCHS = 55_000, 5
 together: Barrier
@@ -156,7 +156,7 @@ def check(family: str, device: torch.device) -> None:
     stacked.step(images, labels)
     for network, lr, x, y, own in zip(alone, rates, images, labels, stacked.model.by_trial(), strict=True):
         optimizer = torch.optim.Adam(network.to(device).parameters(), lr=lr, fused=True)
-        engine.train_epoch(network, [(x, y)], optimizer)
+        engine.train_epoch(Step(network, optimizer), [(x, y)])
         for mine, theirs in zip(network.parameters(), own, strict=True):
             far = (mine - theirs).abs() > 0.02 * lr  # Adam's first step is the sign of a gradient, which may be near 0
             assert far.float().mean() < 0.01, (family, far.float().mean())
@@ -191,12 +191,14 @@ def alone_s(family: str, batch_size: int, count: int, device: torch.device) -> f
     torch.set_num_threads(1)
     hardware.deterministic(device)
     hardware.keep_memory()
-    training = Training(networks(family, 1)[0], device, replays=device.type == "cuda")
+    network = hardware.place(networks(family, 1)[0], device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003, fused=True)
+    step = Step(network, optimizer, precision=hardware.resolve_precision("auto", network))
     source = batches(batch_size, device)
-    training.epoch(next(source) for _ in range(5))
+    engine.train_epoch(step, (next(source) for _ in range(5)))
     together.wait()  # those that have begun before have nothing to share the machine with
     start = time.perf_counter()
-    training.epoch(next(source) for _ in range(count))
+    engine.train_epoch(step, (next(source) for _ in range(count)))
     return (time.perf_counter() - start) / count
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from iolaus import augment, data, engine, hardware, models
 from iolaus.errors import InputError
+from iolaus.step import Step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,14 +59,53 @@ def test_a_network_learns_the_digits(digits: data.Data) -> None:
     assert fit(digits, *network(digits), epochs=20).best["val/accuracy"] > 0.93
 
 
-def test_a_step_waits_for_no_value_of_the_gpu(digits: data.Data) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_steps_are_bitwise_those_that_python_launches(digits: data.Data, precision: str) -> None:
+    runs = []
+    for capture in (False, True):
+        model, optimizer = network(digits)
+        step = Step(model, optimizer, precision=precision, capture=capture)
+        model.train()
+        torch.manual_seed(3)
+        losses = [step(*batch) for _ in range(3) for batch in digits.loader("train", device=CUDA)]
+        assert sum(recording is not None for recording in step.recordings.values()) == (2 if capture else 0)
+        runs.append((torch.stack(losses), copy.deepcopy(model.state_dict())))
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert all(torch.equal(runs[0][1][name], tensor) for name, tensor in runs[1][1].items())
+
+
+class Waits(nn.Module):
+    """Says that it can be captured, but waits for the GPU."""
+
+    capturable = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * float(images.mean() < 1e9)
+
+
+def test_after_a_capture_that_fails_python_launches_the_steps(digits: data.Data) -> None:
+    runs = []
+    for capture in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), Waits(), nn.Dropout(0.5), nn.Linear(32, 10)).to(CUDA)
+        step = Step(model, torch.optim.SGD(model.parameters(), lr=0.1), capture=capture)
+        stream = torch.cuda.current_stream()
+        torch.manual_seed(3)
+        losses = [step(*batch) for batch in digits.loader("train", device=CUDA)]
+        assert not step.captures
+        assert torch.cuda.current_stream() == stream
+        runs.append(torch.stack(losses))
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_step_waits_for_no_value_of_the_gpu(digits: data.Data, capture: bool) -> None:
     model, optimizer = network(digits)
     batches = iter(digits.loader("train", augment=augment.Affine(), device=CUDA))
+    learn = Step(model, optimizer, precision="bf16", capture=capture)
 
     def step() -> Tensor:
-        of_step = engine.learn(model, *next(batches), precision="bf16")
-        optimizer.step()
-        return of_step
+        return learn(*next(batches))
 
     def waits(done: Callable[[], object]) -> int:
         with warnings.catch_warnings(record=True) as warned:
@@ -77,7 +117,8 @@ def test_a_step_waits_for_no_value_of_the_gpu(digits: data.Data) -> None:
                 torch.cuda.set_sync_debug_mode("default")
         return sum("synchronizing CUDA operation" in str(warning.message) for warning in warned)
 
-    step()  # in which libraries are loaded
+    for _ in range(2):
+        step()  # in which libraries are loaded and the graph is made
     assert waits(step) == 0
     assert waits(lambda: step().tolist()) == 1
 

@@ -16,6 +16,7 @@ from iolaus import engine, hardware, metrics, models
 from iolaus.data import Data
 from iolaus.epoch_metrics import EpochMetrics, NonFiniteLossError
 from iolaus.errors import InputError
+from iolaus.step import Step
 
 
 def learner(digits: Data, seed: int = 0, dropout: float = 0.2, lr: float = 0.003) -> tuple[nn.Module, torch.optim.Adam]:
@@ -48,7 +49,7 @@ def test_train_metrics_count_every_image_once_though_batches_are_uneven(digits: 
     still = torch.optim.SGD(model.parameters(), lr=1e-30)
     assert len(digits.train.labels) % digits.batch_size != 0
     logits, labels = engine.infer(model, digits.loader("train"))
-    loss, accuracy, count = engine.train_epoch(model, digits.loader("train"), still)
+    loss, accuracy, count = engine.train_epoch(Step(model, still), digits.loader("train"))
     assert count == len(digits.train.labels)
     assert accuracy == pytest.approx(metrics.accuracy(logits, labels), abs=1e-12)
     assert loss == pytest.approx(metrics.loss(logits, labels), rel=1e-5)
@@ -132,13 +133,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(digits: Data, broke
     with pytest.raises(InputError, match=r"the loss became (nan|inf) in step 3 of epoch 1: lower optimizer.lr"):
         fit(digits, model, optimizer, on_batch=break_third)
     assert len(steps) == 2
-
-
-def test_batch_norm_over_one_image_is_refused_with_what_to_do(digits: Data) -> None:
-    model = models.MLP(digits.input_shape, 10, hidden_sizes=[8], batch_norm=True)
-    images, labels = digits.train.images[:1].float(), digits.train.labels[:1]
-    with pytest.raises(InputError, match=r"^data.batch_size must be at least 2 for this model"):
-        engine.train_epoch(model, [(images, labels)], torch.optim.SGD(model.parameters()))
 
 
 def test_metrics_that_are_read_late_add_up_to_the_same() -> None:

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from iolaus import metrics
 from iolaus.epoch_metrics import READ_S, EpochMetrics, NonFiniteLossError
 from iolaus.errors import InputError
 from iolaus.hardware import autocast, resolve_precision
+from iolaus.step import Step
 
 Batch = tuple[Tensor, Tensor]
 Metrics = dict[str, float]
@@ -131,6 +131,7 @@ def fit(
     state = state or State()
     if state.epoch > 0:
         state.restore(model, optimizer, schedule)
+    step = Step(model, optimizer, precision=precision, label_smoothing=label_smoothing)
 
     for epoch in range(state.epoch + 1, epochs + 1):
         if patience is not None and state.epoch - state.best_epoch >= patience:
@@ -139,15 +140,7 @@ def fit(
         lr = optimizer.param_groups[0]["lr"]
         start = time.perf_counter()
         try:
-            loss, accuracy, count = train_epoch(
-                model,
-                train_loader,
-                optimizer,
-                schedule if each_batch else None,
-                precision=precision,
-                label_smoothing=label_smoothing,
-                on_batch=on_batch,
-            )
+            loss, accuracy, count = train_epoch(step, train_loader, schedule if each_batch else None, on_batch)
         except NonFiniteLossError as error:
             raise _diverged(f"{error.loss} in step {error.step} of epoch {epoch}", lr) from error
         trained = time.perf_counter()
@@ -189,13 +182,9 @@ def _diverged(loss: str, lr: float) -> InputError:
 
 
 def train_epoch(
-    model: nn.Module,
+    step: Step,
     loader: Iterable[Batch],
-    optimizer: Optimizer,
     scheduler: Any = None,
-    *,
-    precision: str = "fp32",
-    label_smoothing: float = 0.0,
     on_batch: Callable[[float, float, int], None] | None = None,
 ) -> tuple[float, float, int]:
     """Take one step for each batch.
@@ -207,40 +196,15 @@ def train_epoch(
     Raises:
         NonFiniteLossError: after that step, on a GPU soon after it: the weights are spoilt by then.
     """
-    model.train()
-    epoch = EpochMetrics(on_batch, read_s=0.0 if next(model.parameters()).device.type == "cpu" else READ_S)
+    step.model.train()
+    epoch = EpochMetrics(on_batch, read_s=0.0 if step.device.type == "cpu" else READ_S)
     for images, labels in loader:
-        of_step = learn(model, images, labels, precision=precision, label_smoothing=label_smoothing)
-        optimizer.step()
+        of_step = step(images, labels)
         if scheduler is not None:
             scheduler.step()
         epoch.add(of_step, len(labels))
     epoch.read()
     return epoch.loss, epoch.accuracy, epoch.images
-
-
-def learn(model: nn.Module, images: Tensor, labels: Tensor, *, precision: str, label_smoothing: float = 0.0) -> Tensor:
-    """Leave a batch's gradients in the parameters.
-
-    Returns:
-        The loss and the number of correct predictions, float32 (2,), on the model's device.
-
-    Raises:
-        InputError: for a model that cannot learn from one image alone, if it is given one.
-    """
-    model.zero_grad()
-    try:
-        with autocast(images.device, precision):
-            logits = model(images)
-    except ValueError as error:
-        if len(labels) > 1 or isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"data.batch_size must be at least 2 for this model, which normalises over a batch: {error}"
-        ) from error
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-    loss.backward()
-    return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from iolaus import engine, hardware, models
+from iolaus.step import Step
 
 WARM_UP, TIMED = 3, 8
 """Steps."""
@@ -37,6 +38,7 @@ def seconds(cfg: DictConfig, threads: int) -> float:
     precision = hardware.resolve_precision(cfg.precision, model)
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # so that no rate can make it diverge
+    step = Step(model, optimizer, precision=precision)
 
     def epoch(loader: engine.Loader, learn: bool) -> float:
         """Seconds for all of its batches, from those of a few, which are made meanwhile."""
@@ -46,7 +48,7 @@ def seconds(cfg: DictConfig, threads: int) -> float:
             start = time.perf_counter()
             part = itertools.islice(batches, steps)
             if steps and learn:
-                engine.train_epoch(model, part, optimizer, precision=precision)
+                engine.train_epoch(step, part)
             elif steps:
                 engine.infer(model, part, precision=precision)
         return (time.perf_counter() - start) / (count - warm_up) * len(loader)
