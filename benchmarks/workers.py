@@ -83,7 +83,6 @@ def trainings(count: int, environment: Mapping[str, str]) -> Callable[[], float]
 def rule(rounds: int) -> tuple[Rows, dict[str, object]]:
     """Trials by one worker with all cores, or by one for each; where there is a GPU, by one and by several."""
     gpus, cores = len(machine.gpus()), machine.cores()
-    candidates = [gpus, 2 * gpus, 4 * gpus, 8 * gpus] if gpus else [1, cores]
     candidates = [gpus, 4 * gpus] if gpus else [1, cores]
     rows: Rows = []
     figures: dict[str, object] = {}

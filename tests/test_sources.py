@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torchvision
+from filelock import FileLock
 from PIL import Image
 
 from iolaus import data
@@ -229,6 +230,23 @@ def test_of_a_misspelt_root_nothing_is_left(tmp_path: Path) -> None:
         data.load("mnist", Torchvision("MNIST"), tmp_path / "kept")
 
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_root_that_another_run_removes_again_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire, removed = FileLock.acquire, list[str]()
+
+    def removed_once(lock: FileLock) -> object:
+        folder = Path(lock.lock_file).parent
+        if not removed:
+            removed.append(folder.name)
+            folder.rmdir()
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", removed_once)
+    with pytest.raises(InputError, match="MNIST is not in"):
+        data.load("mnist", Torchvision("MNIST"), tmp_path / "dtaa")
+    assert removed == ["dtaa"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corrupt_compressed_file_is_named(tmp_path: Path) -> None:

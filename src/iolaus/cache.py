@@ -9,6 +9,7 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,8 +51,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     if not _up_to_date(path, fingerprint):
         new = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"):  # two runs that start at once decode once
+            with _lock(root, name):  # two runs that start at once decode once
                 if not _up_to_date(path, fingerprint):
                     log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
                     _write(path, source.read(root, train), fingerprint)
@@ -69,6 +69,14 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
             ) from error
     stat = path.stat()
     return path, stat.st_mtime_ns, stat.st_size
+
+
+def _lock(root: Path, name: str) -> AbstractContextManager[object]:
+    """A lock in a folder, which is made."""
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run had made the folder, and has just removed it
+            return FileLock(root / f".{name}.lock").acquire()
 
 
 def _remove_empty(root: Path, made: Iterable[Path]) -> None:

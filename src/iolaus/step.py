@@ -87,13 +87,12 @@ class Step:
         recording = self.recordings[images.shape]
         if recording is None:
             try:
-                recording = Recording(self._learn, self.parameters, images, labels)
+                recording = self.recordings[images.shape] = Recording(self._learn, self.parameters, images, labels)
             except RuntimeError as error:  # it asks for a value of the GPU, for example
                 log.info("slower: no CUDA graph can be made of this model (%s)", str(error).splitlines()[0])
                 self.captures = False
-                return self._learn(images, labels)
-            self.recordings[images.shape] = recording
-        return recording(images, labels)
+        # not within "except": the error holds what was captured, whose gradients would go astray
+        return recording(images, labels) if recording is not None else self._learn(images, labels)
 
 
 class Recording:
