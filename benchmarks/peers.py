@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py                 # MLPs and CNNs, 5 epochs a trial, in about half an hour
     python benchmarks/peers.py mlp --epochs 2  # in about five minutes
+    python benchmarks/peers.py --pruning       # what pruning saves, in about eight minutes
 
 Otherwise means a tutorial's loop: a Dataset that transforms one sample after the other behind a DataLoader, in fp32,
 with a look at val after each epoch. It runs as a script, with 0 and with 2 processes that load, under the official
@@ -165,8 +166,8 @@ class Home:
         return measure
 
 
-def compared(home: Home, model: str, epochs: int, rounds: int) -> tuple[Rows, dict[str, object]]:
-    """A row for each way to make the sweep."""
+def compared(home: Home, model: str, epochs: int, rounds: int, pruning: bool) -> tuple[Rows, dict[str, object]]:
+    """A row for each way to make the sweep, or for the last two."""
     cores, best, best_pruned = machine.cores(), list[float](), list[float]()
     joblib = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}", f"hydra.sweeper.n_jobs={cores}"]
     ways = {
@@ -180,6 +181,8 @@ def compared(home: Home, model: str, epochs: int, rounds: int) -> tuple[Rows, di
             model, epochs, best_pruned, f"hydra.sweeper.n_jobs={cores}", "hydra/sweeper/pruner=asha"
         ),
     }
+    if pruning:
+        ways = dict(list(ways.items())[-2:])
     seconds = take_turns(ways, rounds)
     found = dict(zip(list(ways)[-2:], (best, best_pruned), strict=True))
     reference = seconds[f"ours, {cores} workers"]
@@ -198,6 +201,9 @@ def main() -> None:
     options_of = parser(__doc__, rounds=1)
     options_of.add_argument("models", nargs="*", choices=[*SPACES, []], help="which (default: both)")
     options_of.add_argument("--epochs", type=int, default=5, help="of each trial (default: %(default)s)")
+    options_of.add_argument(
+        "--pruning", action="store_true", help="only our sweeps by all workers, without and with it"
+    )
     options = options_of.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: Rows = [("a sweep on MNIST", "seconds", "times ours", "best val, %")]
@@ -207,7 +213,7 @@ def main() -> None:
         home.ours("mlp", 1, [])()  # decodes the images, and compiles what is imported
         home.run_s(home.program, f"data={folder}/data", "epochs=0")
         for model in options.models or list(SPACES):
-            new, figures[model] = compared(home, model, options.epochs, options.rounds)
+            new, figures[model] = compared(home, model, options.epochs, options.rounds, options.pruning)
             rows += new
     counts = " and ".join(f"{TRIALS[model]} {model}s" for model in options.models or list(SPACES))
     report(f"{counts}, {options.epochs} epochs each, {options.rounds} rounds in turn", rows, figures, options.json)

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import DictConfig
 
-from iolaus import config
+from iolaus import config, ending
 
 log = logging.getLogger(__name__)
 config.register()
@@ -35,3 +35,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     config.report_mistakes()
     main()
+    ending.at_once()

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from iolaus import config
+from iolaus import config, ending
 from iolaus.errors import InputError
 
 
@@ -61,7 +61,9 @@ def main() -> None:
         print(f"contact sheet: {arguments.sheet}", file=sys.stderr)
     for reason in predictions.failures.values():
         print(f"error: {reason}", file=sys.stderr)
-    sys.exit(1 if predictions.failures else 0)
+    code = 1 if predictions.failures else 0
+    ending.at_once(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import pickle, sys, traceback
 pipe = sys.stdin.buffer
 sys.path[:], sys.argv[:] = pickle.load(pipe)
 try:
+    import iolaus.ending
     job = pickle.load(pipe)
 except Exception:
     traceback.print_exc()
@@ -202,6 +203,8 @@ class Job:
         from hydra.core.singleton import Singleton
         from hydra.core.utils import run_job, setup_globals
 
+        from iolaus import ending
+
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.default_int_handler)
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -216,6 +219,7 @@ class Job:
                 job_subdir_key="hydra.sweep.subdir",
             )
             _ = returned.return_value  # raises what the job raised
+            ending.at_once(DONE)
             sys.exit(DONE)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)

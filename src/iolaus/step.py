@@ -111,13 +111,13 @@ class Recording:
         device = self.inputs[0].device
         generator = torch.cuda.default_generators[device.index]
         before = generator.clone_state()
-        here = torch.cuda.stream(torch.cuda.current_stream())
+        here = torch.cuda.stream(torch.cuda.current_stream())  # a capture that fails may stay on its own
         # "thread_local": others may go on using the GPU meanwhile
         capture = torch.cuda.graph(self.graph, stream=_stream(device), capture_error_mode="thread_local")
         try:
             with here, capture:
                 self.output = function(*self.inputs)
-        except RuntimeError:  # after which PyTorch would take all that is drawn for captured
+        except BaseException:  # after which PyTorch would take all that is drawn for captured
             generator.graphsafe_set_state(before)
             raise
         self.gradients = [parameter.grad for parameter in self.parameters]
