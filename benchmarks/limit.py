@@ -4,7 +4,8 @@
     python benchmarks/limit.py --threads 1
     python benchmarks/limit.py --device cuda  # beside them a network that is too large for a CPU
 
-A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer.
+A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer;
+on a GPU replayed.
 What it computes are its matrix products and convolutions, padding included, as torch.utils.flop_counter has it. The
 peak is that of a product of two square matrices in the precision that the network is trained in, measured in turn with
 the steps. For networks too small for that, an estimate of the roofline: the time that the step would take if each
@@ -81,14 +82,15 @@ class Training:
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
         images, labels = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
         self.batch = images.to(device), labels.to(device)
-        self.step = Step(model, optimizer, precision=self.precision, capture=False)
+        self.step = Step(model, optimizer, precision=self.precision, capture=False)  # in a graph nothing can be counted
         self.steps(3)
         with Traffic() as traffic:
             self.steps(1)
         self.operations = traffic.operations
         self.flops = sum(flops for _, flops in self.operations)
-        self.step = Step(model, optimizer, precision=self.precision)
-        self.steps(3)
+        if device.type == "cuda":
+            self.step = Step(model, optimizer, precision=self.precision)
+            self.steps(3)
 
     def roofline_s(self, flop_s: float, byte_s: float) -> float:
         """Seconds of a step if each operation took as long as what it computes or as what it moves."""

@@ -170,22 +170,23 @@ def compared(home: Home, model: str, epochs: int, rounds: int, pruning: bool) ->
     """A row for each way to make the sweep, or for the last two."""
     cores, best, best_pruned = machine.cores(), list[float](), list[float]()
     joblib = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}", f"hydra.sweeper.n_jobs={cores}"]
+    all_workers, pruned = f"ours, {cores} workers", f"ours, {cores} workers, pruning"
     ways = {
-        "a script for each, 0 loading processes": home.script(model, epochs, 0),
-        "a script for each, 2 loading processes": home.script(model, epochs, 2),
-        "the official sweeper as it comes": home.official(model, epochs),
-        f"the official sweeper on joblib, {cores} jobs": home.official(model, epochs, *joblib),
-        "ours, one worker": home.ours(model, epochs, [], "hydra.sweeper.n_jobs=1"),
-        f"ours, {cores} workers": home.ours(model, epochs, best, f"hydra.sweeper.n_jobs={cores}"),
-        f"ours, {cores} workers, pruning": home.ours(
-            model, epochs, best_pruned, f"hydra.sweeper.n_jobs={cores}", "hydra/sweeper/pruner=asha"
-        ),
+        all_workers: home.ours(model, epochs, best, f"hydra.sweeper.n_jobs={cores}"),
+        pruned: home.ours(model, epochs, best_pruned, f"hydra.sweeper.n_jobs={cores}", "hydra/sweeper/pruner=asha"),
     }
-    if pruning:
-        ways = dict(list(ways.items())[-2:])
+    if not pruning:
+        ways = {
+            "a script for each, 0 loading processes": home.script(model, epochs, 0),
+            "a script for each, 2 loading processes": home.script(model, epochs, 2),
+            "the official sweeper as it comes": home.official(model, epochs),
+            f"the official sweeper on joblib, {cores} jobs": home.official(model, epochs, *joblib),
+            "ours, one worker": home.ours(model, epochs, [], "hydra.sweeper.n_jobs=1"),
+            **ways,
+        }
     seconds = take_turns(ways, rounds)
-    found = dict(zip(list(ways)[-2:], (best, best_pruned), strict=True))
-    reference = seconds[f"ours, {cores} workers"]
+    found = {all_workers: best, pruned: best_pruned}
+    reference = seconds[all_workers]
     rows: Rows = [
         (
             f"{model}: {way}", f"{statistics.median(values):.0f}", f"{ratio(values, reference):.2f}",

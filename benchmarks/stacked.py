@@ -6,8 +6,8 @@
 
 The linear layers of a stack are batched matrix products, its convolutions are one with a group for each trial. Each
 trial has its own weights, batches, learning rate and dropout, and its own parameter group of one optimizer. What is
-timed is a training step, on a GPU one that is replayed as a graph; a trial is 5 epochs of
-MNIST, its evaluations not counted. Before that a step of a stack is compared with those of its networks alone.
+timed is a training step, on a GPU one that is replayed as a graph; a trial is 5 epochs of MNIST, its evaluations not
+counted. Before that a step of a stack is compared with those of its networks alone.
 """
 
 import contextlib

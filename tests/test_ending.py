@@ -1,5 +1,6 @@
 """A program that is done ends at once, but not before what was registered for its end."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,12 @@ atexit.register(print, "registered")
 """
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def run(code: str) -> tuple[int, list[str]]:
-    done = subprocess.run([sys.executable, "-c", SLOW + code], cwd=ROOT / "src", capture_output=True, text=True)
+    command = [sys.executable, "-c", SLOW + code]
+    done = subprocess.run(command, cwd=ROOT / "src", env=BUFFERED, capture_output=True, text=True)
     assert done.stderr == "" or done.returncode == 1, done.stderr
     return done.returncode, done.stdout.splitlines()
 
@@ -39,18 +44,36 @@ def test_a_program_that_fails_ends_as_usual() -> None:
     assert run("raise ValueError") == (1, ["registered", "taken apart"])
 
 
-def test_what_a_log_file_and_stdout_still_hold_is_written(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def test_what_files_still_hold_is_written(tmp_path: Path) -> None:
+    log, unclosed = tmp_path / "log", tmp_path / "unclosed"
     code = f"""
-import logging
+import ctypes, gc, logging
 from logging.handlers import MemoryHandler
 logging.getLogger().addHandler(MemoryHandler(100, target=logging.FileHandler({str(log)!r})))
 logging.error("held")
 print("no end of line", end="")
+unclosed = open({str(unclosed)!r}, "w")
+unclosed.write("text")
+gc.freeze()
 ending.at_once()
 """
     assert run(code) == (0, ["no end of lineregistered"])
     assert log.read_text() == "held\n"
+    assert unclosed.read_text() == "text"
+
+
+def test_what_c_still_holds_is_written() -> None:
+    code, out = run("import ctypes; ctypes.CDLL(None).printf(b'from C\\n'); ending.at_once()")
+    assert (code, sorted(out)) == (0, ["from C", "registered"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_not_passed_over() -> None:
+    command = [sys.executable, "-c", "from iolaus import ending; print('lost'); ending.at_once()"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT / "src", env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 120
+    assert "No space left on device" in done.stderr
 
 
 def test_a_program_that_runs_one_within_itself_ends_as_usual(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Program
+from conftest import ROOT, Program
 from PIL import Image
 
 from iolaus import checkpoint, engine, models, predict
@@ -86,6 +88,17 @@ def test_an_unreadable_file_is_named_and_the_others_are_done(
     assert f"error: {paths[0]} is not a readable image" in done.err
     assert f"error: {paths[2]} does not exist" in done.err
     assert sheet.exists()
+
+
+def test_a_process_of_its_own_ends_with_the_same_code(digits: Data, model_file: Path, tmp_path: Path) -> None:
+    drawing(digits, 0, tmp_path / "good.png")
+    command = [sys.executable, "src/predict.py", "--model", str(model_file), "--sheet", str(tmp_path / "sheet.png")]
+    for paths, code in ((["good.png"], 0), (["good.png", "missing.png"], 1)):
+        done = subprocess.run(
+            [*command, *(tmp_path / path for path in paths)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_pickle_as_model_is_one_clear_line(tmp_path: Path, program: Program) -> None:

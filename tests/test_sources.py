@@ -240,6 +240,7 @@ def test_a_root_that_another_run_removes_again_is_made_again(tmp_path: Path, mon
         if not removed:
             removed.append(folder.name)
             folder.rmdir()
+            raise FileNotFoundError
         return acquire(lock)
 
     monkeypatch.setattr(FileLock, "acquire", removed_once)

@@ -1,11 +1,13 @@
 """A step; a CUDA graph is played by one that learns anew from what it is given."""
 
 import copy
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from iolaus import models, step
 from iolaus.errors import InputError
@@ -13,17 +15,18 @@ from iolaus.step import Step
 
 
 class Replayed:
-    """As `iolaus.step.Recording`, which needs a GPU: it sees its kept inputs only, and has gradients of its own."""
+    """As `iolaus.step.Recording`, which needs a GPU: it learns from what was copied into the inputs that it keeps."""
 
     made = 0
 
     def __init__(self, function: Callable[..., Tensor], parameters: list[nn.Parameter], *inputs: Tensor) -> None:
         type(self).made += 1
-        self.function, self.shape = function, inputs[0].shape
+        self.function, self.inputs = function, [tensor.clone() for tensor in inputs]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        assert inputs[0].shape == self.shape
-        return self.function(*inputs)
+        for kept, given in zip(self.inputs, inputs, strict=True):
+            kept.copy_(given)
+        return self.function(*self.inputs)
 
 
 def unrecordable(*_: object) -> None:
@@ -86,21 +89,53 @@ def test_a_network_that_cannot_be_recorded_learns_all_the_same(
     ]
 
 
-def test_a_model_of_ones_own_is_captured_if_it_says_so() -> None:
-    class Drops(nn.Module):
+def test_what_a_capture_that_fails_has_computed_is_gone_before_the_step_is_taken_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fails(nn.Module):
+        """In its second forward pass, after it has computed something."""
+
+        calls, hidden = 0, None
+
         def forward(self, images: Tensor) -> Tensor:
-            return images if torch.rand(()) < 0.5 else 2 * images
+            self.calls += 1
+            if self.calls == 3:
+                assert self.hidden is not None
+                assert self.hidden() is None
+            hidden = images * 2
+            if self.calls == 2:
+                self.hidden = weakref.ref(hidden)
+                raise RuntimeError
+            return hidden
 
-    class Doubles(nn.Module):
-        capturable = True
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Fails())
+    taken = recording(model, monkeypatch, lambda function, _, *inputs: function(*inputs))
+    for batch in batches(8, 8):
+        taken(*batch)
+    assert model[2].calls == 3
+    assert not taken.captures
 
-        def forward(self, images: Tensor) -> Tensor:
-            return 2 * images
 
+class Drops(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images if torch.rand(()) < 0.5 else 2 * images
+
+
+class Doubles(nn.Module):
+    capturable = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * images
+
+
+def test_what_may_decide_something_in_python_is_not_captured() -> None:
     network = models.CNN((1, 8, 8), 10)
-    assert step.is_capturable(network)
-    assert step.is_capturable(nn.Sequential(network, Doubles()))
-    assert not step.is_capturable(nn.Sequential(network, Drops()))
+    assert step.uncapturable(network) == []
+    assert step.uncapturable(nn.Sequential(network, Doubles())) == []
+    assert step.uncapturable(nn.Sequential(network, Drops(), Drops())) == ["Drops"]
+    assert step.uncapturable(nn.Sequential(v2.RandomHorizontalFlip(), network)) == ["RandomHorizontalFlip"]
+    network[0].register_forward_hook(lambda module, inputs, output: output * float(torch.rand(())))
+    assert step.uncapturable(network) == ["Conv2d"]
 
 
 def test_batch_norm_over_one_image_is_refused_with_what_to_do() -> None:

@@ -38,7 +38,7 @@ import pickle, sys, traceback
 pipe = sys.stdin.buffer
 sys.path[:], sys.argv[:] = pickle.load(pipe)
 try:
-    import iolaus.ending
+    import iolaus.ending  # before anything else is registered for the end
     job = pickle.load(pipe)
 except Exception:
     traceback.print_exc()

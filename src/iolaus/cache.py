@@ -49,9 +49,9 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     stem = f".{name}-{'train' if train else 'test'}-"
     path = root / f"{stem}{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npz"
     if not _up_to_date(path, fingerprint):
-        new = [folder for folder in (root, *root.parents) if not folder.exists()]
+        new: list[Path] = []
         try:
-            with _lock(root, name):  # two runs that start at once decode once
+            with _lock(root, name, new):  # two runs that start at once decode once
                 if not _up_to_date(path, fingerprint):
                     log.info("decoding the %s images of %s into %s", "training" if train else "test", name, path)
                     _write(path, source.read(root, train), fingerprint)
@@ -71,9 +71,10 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     return path, stat.st_mtime_ns, stat.st_size
 
 
-def _lock(root: Path, name: str) -> AbstractContextManager[object]:
-    """A lock in a folder, which is made."""
+def _lock(root: Path, name: str, new: list[Path]) -> AbstractContextManager[object]:
+    """A lock in a folder, which is made; what had to be made is added to `new`."""
     while True:
+        new += [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another run had made the folder, and has just removed it
             return FileLock(root / f".{name}.lock").acquire()

@@ -13,8 +13,8 @@ from iolaus.errors import InputError
 from iolaus.hardware import autocast
 
 log = logging.getLogger(__name__)
-CAPTURABLE = ("torch.nn.", "torchvision.", "iolaus.")
-"""Packages whose modules decide nothing in Python that may differ from batch to batch."""
+CAPTURABLE = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "iolaus.")
+"""Where modules decide nothing in Python that may differ from batch to batch; torchvision.transforms do."""
 
 
 class Step:
@@ -23,7 +23,7 @@ class Step:
     A GPU is done with the kernels of a small network long before Python has launched them. So on a CUDA device the
     forward and the backward pass are captured as a graph, which is launched at once: at the second batch of each shape,
     as the first lets the libraries settle. What Python decides while a graph is captured stays decided, so a model is
-    captured only if `is_capturable` says that nothing is lost by it.
+    captured only if nothing in it is `uncapturable`.
 
     Args:
         model: Takes normalised images (B, C, H, W), gives logits (B, K).
@@ -47,7 +47,10 @@ class Step:
         self.precision, self.label_smoothing = precision, label_smoothing
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
-        self.captures = capture and self.device.type == "cuda" and is_capturable(model)
+        self.captures = capture and self.device.type == "cuda"
+        if self.captures and (names := uncapturable(model)):
+            self.captures = False
+            log.info("slower than it could be: %s must say capturable = True (README)", " and ".join(names))
         self.recordings: dict[torch.Size, Recording | None] = {}
         """By the shape of a batch; None for one that was seen once."""
 
@@ -89,8 +92,9 @@ class Step:
             try:
                 recording = self.recordings[images.shape] = Recording(self._learn, self.parameters, images, labels)
             except RuntimeError as error:  # it asks for a value of the GPU, for example
-                log.info("slower: no CUDA graph can be made of this model (%s)", str(error).splitlines()[0])
+                log.info("slower: no CUDA graph can be made of this model (%s)", str(error).partition("\n")[0])
                 self.captures = False
+                self.recordings.clear()  # they hold memory
         # not within "except": the error holds what was captured, whose gradients would go astray
         return recording(images, labels) if recording is not None else self._learn(images, labels)
 
@@ -105,19 +109,19 @@ class Recording:
     """
 
     def __init__(self, function: Callable[..., Tensor], parameters: Iterable[nn.Parameter], *inputs: Tensor) -> None:
-        """Capture, without computing anything yet; what a capture that fails leaves behind is undone."""
+        """Capture, without computing anything yet; if that fails, stream and random generator are put back."""
         self.inputs, self.parameters = [tensor.clone() for tensor in inputs], list(parameters)
         self.graph = torch.cuda.CUDAGraph()
         device = self.inputs[0].device
         generator = torch.cuda.default_generators[device.index]
         before = generator.clone_state()
-        here = torch.cuda.stream(torch.cuda.current_stream())  # a capture that fails may stay on its own
+        here = torch.cuda.stream(torch.cuda.current_stream())
         # "thread_local": others may go on using the GPU meanwhile
         capture = torch.cuda.graph(self.graph, stream=_stream(device), capture_error_mode="thread_local")
         try:
             with here, capture:
                 self.output = function(*self.inputs)
-        except BaseException:  # after which PyTorch would take all that is drawn for captured
+        except BaseException:  # PyTorch 2.11 would take all that is drawn from now on for captured
             generator.graphsafe_set_state(before)
             raise
         self.gradients = [parameter.grad for parameter in self.parameters]
@@ -138,9 +142,14 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def is_capturable(model: nn.Module) -> bool:
-    """Whether all modules are of `CAPTURABLE`, or say so of themselves: ``capturable = True``."""
-    return all(
-        type(module).__module__.startswith(CAPTURABLE) or getattr(module, "capturable", False)
-        for module in model.modules()
+def uncapturable(model: nn.Module) -> list[str]:
+    """Classes whose modules are not of `CAPTURABLE` and do not say ``capturable = True``, or have hooks of others."""
+    return sorted(
+        {
+            type(module).__name__
+            for module in model.modules()
+            if not (type(module).__module__.startswith(CAPTURABLE) or getattr(module, "capturable", False))
+            or module._forward_hooks
+            or module._forward_pre_hooks
+        }
     )
