@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import OmegaConf
 
-from iolaus import config, engine, models
+from iolaus import config, engine, models, step
 
 FOUND = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent != ROOT / "conf")
 FILES = [path for path in FOUND if ROOT / "conf" / "hydra" not in path.parents]
@@ -33,6 +33,7 @@ def test_every_file_composes_and_its_parts_can_be_made(path: Path, tmp_path: Pat
         for key in ("data", "augment", "model", "optimizer", "scheduler", "tracking")
     }
     model = models.build(made["model"], (1, 28, 28), 10)
+    assert step.uncapturable(model) == []
     optimizer = engine.make_optimizer(made["optimizer"], model.parameters())
     schedule, _ = engine.make_scheduler(made["scheduler"], optimizer, 10)
     optimizer.step()
