@@ -50,7 +50,7 @@ def test_what_files_still_hold_is_written(tmp_path: Path) -> None:
 import ctypes, gc, logging
 from logging.handlers import MemoryHandler
 logging.getLogger().addHandler(MemoryHandler(100, target=logging.FileHandler({str(log)!r})))
-logging.error("held")
+logging.warning("held")
 print("no end of line", end="")
 unclosed = open({str(unclosed)!r}, "w")
 unclosed.write("text")

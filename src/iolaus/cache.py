@@ -9,7 +9,6 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +70,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
     return path, stat.st_mtime_ns, stat.st_size
 
 
-def _lock(root: Path, name: str, new: list[Path]) -> AbstractContextManager[object]:
+def _lock(root: Path, name: str, new: list[Path]) -> contextlib.AbstractContextManager[object]:
     """A lock in a folder, which is made; what had to be made is added to `new`."""
     while True:
         new += [folder for folder in (root, *root.parents) if not folder.exists()]

@@ -1,7 +1,6 @@
 """The end of a process whose work is done: to take apart what PyTorch and MLflow have imported would take seconds."""
 
 import atexit
-import ctypes
 import gc
 import io
 import logging
@@ -28,6 +27,8 @@ def _end() -> None:
     gc.unfreeze()  # else Triton, which nobody would collect, would complain of leaks
     if _code is None or sys.modules["__main__"] is not _program or sys.gettrace() or sys.getprofile():
         return
+    import ctypes  # the start need not wait for it
+
     logging.shutdown()
     try:
         for file in [thing for thing in gc.get_objects() if issubclass(type(thing), FILES) and not thing.closed]:

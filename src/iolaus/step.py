@@ -50,7 +50,7 @@ class Step:
         self.captures = capture and self.device.type == "cuda"
         if self.captures and (names := uncapturable(model)):
             self.captures = False
-            log.info("slower than it could be: %s must say capturable = True (README)", " and ".join(names))
+            log.info("slower than it could be: README on capturable = True says what %s may need", " and ".join(names))
         self.recordings: dict[torch.Size, Recording | None] = {}
         """By the shape of a batch; None for one that was seen once."""
 
@@ -101,6 +101,9 @@ class Step:
 
 class Recording:
     """A CUDA graph of what a function of tensors does, the gradients that it leaves in parameters included.
+
+    ``torch.cuda.make_graphed_callables`` would do it for a module, but its warm-up changes the running statistics of
+    batch norm and draws random numbers, so that a run would not be the same as without it.
 
     Args:
         function: Gives a tensor; called once before, so that the libraries have settled.
