@@ -12,7 +12,7 @@ from pathlib import Path
 
 from table import arguments, report
 
-from iolaus.config import project_root
+from iolaus.classifier.run.config import project_root
 
 COMMANDS = {
     "model=mlp": 0.983,

@@ -18,20 +18,23 @@ from table import arguments, ratio, report, take_turns
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
-from iolaus import data, engine, hardware, models, sources
-from iolaus.config import project_root
-from iolaus.step import Step
+from iolaus.classifier.data import dataset, sources
+from iolaus.classifier.data.batches import Shape
+from iolaus.classifier.models import mlp
+from iolaus.classifier.run.config import project_root
+from iolaus.classifier.training import device, loop
+from iolaus.classifier.training.step import TrainStep
 
 
-def epoch_of(loader: engine.Loader, shape: models.Shape) -> Callable[[], float]:
+def epoch_of(loader: loop.Loader, shape: Shape) -> Callable[[], float]:
     """A function that trains a fresh network for an epoch and gives the seconds."""
 
     def measure() -> float:
         torch.manual_seed(0)
-        model = models.MLP(shape, 10)
+        model = mlp.MLP(shape, 10)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.003, fused=True)
         start = time.perf_counter()
-        engine.train_epoch(Step(model, optimizer), loader)
+        loop.train_epoch(TrainStep(model, optimizer), loader)
         return time.perf_counter() - start
 
     return measure
@@ -40,9 +43,9 @@ def epoch_of(loader: engine.Loader, shape: models.Shape) -> Callable[[], float]:
 def main() -> None:
     """Measure and report."""
     options = arguments(__doc__, rounds=5)
-    hardware.keep_memory()  # as src/train.py does, for all of them
+    device.keep_memory()  # as src/train.py does, for all of them
     root = Path(os.environ.get("IOLAUS_DATA", project_root() / "data"))
-    mnist = data.load("mnist", sources.Torchvision("MNIST"), root, batch_size=256, val_size=5000)
+    mnist = dataset.load("mnist", sources.Torchvision("MNIST"), root, batch_size=256, val_size=5000)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mnist.mean, mnist.std)])
     samples = Subset(torchvision.datasets.MNIST(str(root), train=True, transform=transform), range(55_000))
     per_sample = partial(DataLoader, samples, batch_size=256, shuffle=True)

@@ -16,8 +16,10 @@ from table import Rows, parser, ratio, report, take_turns
 from torch import nn
 from torch.utils.data import DataLoader
 
-from iolaus import augment, data, engine, hardware
-from iolaus.step import Step
+from iolaus.classifier.data import augment
+from iolaus.classifier.data.batches import Batches, BatchOrder
+from iolaus.classifier.training import device, loop
+from iolaus.classifier.training.step import TrainStep
 
 CUDA = torch.device("cuda")
 IMAGES = 11_000
@@ -27,24 +29,24 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-def loader(batch_size: int, augmented: bool) -> engine.Loader:
+def loader(batch_size: int, augmented: bool) -> loop.Loader:
     """Random images, served as a data set's are."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
     labels = torch.randint(10, (IMAGES,), generator=generator)
-    made = data.Batches(images.cuda(), labels.cuda(), [0.13], [0.31], augment.Affine() if augmented else None)
-    return DataLoader(made, sampler=data.BatchOrder(IMAGES, batch_size, shuffle=True), batch_size=None)
+    made = Batches(images.cuda(), labels.cuda(), [0.13], [0.31], augment.Affine() if augmented else None)
+    return DataLoader(made, sampler=BatchOrder(IMAGES, batch_size, shuffle=True), batch_size=None)
 
 
-def epoch_s(model: nn.Module, batches: engine.Loader, capture: bool) -> Callable[[], float]:
+def epoch_s(model: nn.Module, batches: loop.Loader, capture: bool) -> Callable[[], float]:
     """A function that trains a model for an epoch and gives the seconds."""
-    model = hardware.place(model, CUDA)
+    model = device.place(model, CUDA)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    step = Step(model, optimizer, precision=hardware.resolve_precision("auto", model), capture=capture)
+    step = TrainStep(model, optimizer, precision=device.resolve_precision("auto", model), capture=capture)
 
     def measure() -> float:
         start = time.perf_counter()
-        engine.train_epoch(step, batches)
+        loop.train_epoch(step, batches)
         return time.perf_counter() - start
 
     return measure
@@ -58,7 +60,7 @@ def main() -> None:
     options = options_of.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("graphs.py needs a CUDA device")
-    hardware.deterministic(CUDA)
+    device.deterministic(CUDA)
     rows: Rows = [
         ("images a second", "batch", "augmented", "launched", "replayed", "times", "compiled", "its first, s")
     ]

@@ -4,7 +4,7 @@
     python benchmarks/limit.py --threads 1
     python benchmarks/limit.py --device cuda  # beside them a network that is too large for a CPU
 
-A step is what `iolaus.engine.train_epoch` does for a batch that is already made: forward, loss, backward, optimizer;
+A step is what `train_epoch` does for a batch that is already made: forward, loss, backward, optimizer;
 on a GPU replayed.
 What it computes are its matrix products and convolutions, padding included, as torch.utils.flop_counter has it. The
 peak is that of a product of two square matrices in the precision that the network is trained in, measured in turn with
@@ -25,19 +25,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from iolaus import engine, hardware, machine, models
-from iolaus.step import Step
+from iolaus.classifier.models import cnn, mlp
+from iolaus.classifier.training import loop
+from iolaus.classifier.training.device import deterministic, keep_memory, place, resolve_precision
+from iolaus.classifier.training.step import TrainStep
+from iolaus.system import machine
 
 FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
-    "MLP 384-128": lambda: models.MLP((1, 28, 28), 10, hidden_sizes=[384, 128]),
-    "MLP 512-256-128": lambda: models.MLP((1, 28, 28), 10, hidden_sizes=[512, 256, 128]),
-    "CNN 16-32-64, kernel 3": lambda: models.CNN((1, 28, 28), 10),
-    "CNN 16-32-64, kernel 5": lambda: models.CNN((1, 28, 28), 10, kernel_size=5),
-    "CNN 32-32-64, kernel 3": lambda: models.CNN((1, 28, 28), 10, channels=[32, 32, 64]),
-    "CNN 8-8, no hidden layer": lambda: models.CNN((1, 28, 28), 10, channels=[8, 8], hidden_sizes=[]),
+    "MLP 384-128": lambda: mlp.MLP((1, 28, 28), 10, hidden_sizes=[384, 128]),
+    "MLP 512-256-128": lambda: mlp.MLP((1, 28, 28), 10, hidden_sizes=[512, 256, 128]),
+    "CNN 16-32-64, kernel 3": lambda: cnn.CNN((1, 28, 28), 10),
+    "CNN 16-32-64, kernel 5": lambda: cnn.CNN((1, 28, 28), 10, kernel_size=5),
+    "CNN 32-32-64, kernel 3": lambda: cnn.CNN((1, 28, 28), 10, channels=[32, 32, 64]),
+    "CNN 8-8, no hidden layer": lambda: cnn.CNN((1, 28, 28), 10, channels=[8, 8], hidden_sizes=[]),
 }
 LARGE: Mapping[str, Callable[[], nn.Module]] = {
-    "CNN 64-128-256, two convolutions each": lambda: models.CNN((1, 28, 28), 10, channels=[64, 128, 256], convs=2),
+    "CNN 64-128-256, two convolutions each": lambda: cnn.CNN((1, 28, 28), 10, channels=[64, 128, 256], convs=2),
 }
 BATCH_SIZES = (64, 128, 512)
 SIDE = {"cpu": 2048, "cuda": 8192}
@@ -77,19 +80,21 @@ class Training:
     def __init__(self, make: Callable[[], nn.Module], batch_size: int, device: torch.device) -> None:
         """Build it as src/train.py does."""
         torch.manual_seed(0)
-        self.device, model = device, hardware.place(make(), device)
-        self.precision = hardware.resolve_precision("auto", model)
+        self.device, model = device, place(make(), device)
+        self.precision = resolve_precision("auto", model)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
         images, labels = torch.randn(batch_size, 1, 28, 28), torch.randint(10, (batch_size,))
         self.batch = images.to(device), labels.to(device)
-        self.step = Step(model, optimizer, precision=self.precision, capture=False)  # in a graph nothing can be counted
+        self.step = TrainStep(
+            model, optimizer, precision=self.precision, capture=False
+        )  # in a graph nothing can be counted
         self.steps(3)
         with Traffic() as traffic:
             self.steps(1)
         self.operations = traffic.operations
         self.flops = sum(flops for _, flops in self.operations)
         if device.type == "cuda":
-            self.step = Step(model, optimizer, precision=self.precision)
+            self.step = TrainStep(model, optimizer, precision=self.precision)
             self.steps(3)
 
     def roofline_s(self, flop_s: float, byte_s: float) -> float:
@@ -98,7 +103,7 @@ class Training:
 
     def steps(self, count: int) -> None:
         """Train on the same batch again and again."""
-        engine.train_epoch(self.step, [self.batch] * count)
+        loop.train_epoch(self.step, [self.batch] * count)
 
     def step_s(self) -> float:
         """Seconds of a step."""
@@ -177,8 +182,8 @@ def main() -> None:
     options_of.add_argument("--device", default="cpu", choices=["cpu", "cuda"][: 1 + torch.cuda.is_available()])
     options = options_of.parse_args()
     device = torch.device(options.device)
-    hardware.deterministic(device)
-    hardware.keep_memory()
+    deterministic(device)
+    keep_memory()
     rows: Rows = [
         ("network", "batch", "precision", "threads", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
     ]

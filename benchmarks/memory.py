@@ -19,8 +19,8 @@ from pathlib import Path
 import optuna
 import table
 
-from iolaus.config import project_root
-from iolaus.journal import open_storage
+from iolaus.classifier.run.config import project_root
+from iolaus.study.storage import open_storage
 
 Curve = list[tuple[float, float]]
 """Moments, in seconds since the epoch, and MB resident then."""

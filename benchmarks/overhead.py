@@ -25,8 +25,8 @@ import hydra.core.utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from table import arguments, report
 
-import iolaus.worker
-from iolaus.config import project_root
+from iolaus.classifier.run.config import project_root
+from iolaus.sweep import worker
 
 BARE = """
 import time, hydra
@@ -55,17 +55,28 @@ def timed(cause: str, owner: Any, name: str) -> None:
 def imports() -> None:
     """Import what a run needs, one after the other, and instrument it."""
     # the first optimizer imports torch._dynamo, the first exported model the rest of torch's compiler
-    for module in ("torch", "torch._dynamo", "mlflow", "mlflow.pytorch", "iolaus.figures", "iolaus.tracking"):
+    for module in (
+        "torch",
+        "torch._dynamo",
+        "mlflow",
+        "mlflow.pytorch",
+        "iolaus.classifier.run.figures",
+        "iolaus.tracking.mlflow_tracker",
+    ):
         start = time.perf_counter()
         __import__(module)
         spent[f"import {module}"] = time.perf_counter() - start
-    from iolaus import checkpoint, data, engine, figures, provenance, tracking
+    from iolaus.classifier.data import dataset
+    from iolaus.classifier.run import figures
+    from iolaus.classifier.training import checkpoint, loop
+    from iolaus.system import provenance
+    from iolaus.tracking import mlflow_tracker
 
-    run = tracking._MLflowRun
+    run = mlflow_tracker._MLflowRun
     for cause, owner, name in [
         ("Hydra: compose", ConfigLoaderImpl, "load_sweep_config"),
-        ("data from the cache", data, "load"),
-        ("MLflow: open the store, start the run, params", tracking.MLflow, "_start"),
+        ("data from the cache", dataset, "load"),
+        ("MLflow: open the store, start the run, params", mlflow_tracker.MLflowTracker, "_start"),
         ("MLflow: record the data set", run, "log_data"),
         ("MLflow: metrics of each epoch", run, "log_epochs"),
         ("MLflow: metrics at the end", run, "log_metrics"),
@@ -78,18 +89,18 @@ def imports() -> None:
     ]:
         timed(cause, owner, name)
     # validation is in fit_s already: only what fit does not call is evaluation on test
-    infer, fit = engine.infer, engine.fit
-    timed("evaluation on test", engine, "infer")
-    on_test = engine.infer
+    infer, fit = loop.infer, loop.fit
+    timed("evaluation on test", loop, "infer")
+    on_test = loop.infer
 
     def fit_untimed(*args: Any, **kwargs: Any) -> Any:
-        engine.infer = infer
+        loop.infer = infer
         try:
             return fit(*args, **kwargs)
         finally:
-            engine.infer = on_test
+            loop.infer = on_test
 
-    engine.fit = fit_untimed
+    loop.fit = fit_untimed
 
 
 def runs_in_turn(runner: Any, folder: Path, count: int, *overrides: str) -> list[dict[str, float]]:
@@ -163,7 +174,7 @@ def main() -> None:
         runs = runs_in_turn(launcher, folder / "runs", count, f"seed=range({count})")
         settings = {"n_trials": count, "n_jobs": 1, "direction": "maximize"}
         search = ["hydra/sweeper=iolaus", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items())]
-        trials = runs_in_turn(iolaus.worker, folder / "trials", count, *search, "seed=range(0,1000)")
+        trials = runs_in_turn(worker, folder / "trials", count, *search, "seed=range(0,1000)")
     rows: list[tuple[str, ...]] = [
         ("seconds", "first run", "later runs, median", "slowest", "trials of a search, median", "slowest")
     ]

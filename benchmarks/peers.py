@@ -28,9 +28,9 @@ from pathlib import Path
 import optuna
 from table import Rows, parser, ratio, report, take_turns
 
-from iolaus import machine
-from iolaus.config import project_root
-from iolaus.journal import open_storage
+from iolaus.classifier.run.config import project_root
+from iolaus.study.storage import open_storage
+from iolaus.system import machine
 
 RATES = "choice(0.001,0.003,0.01,0.03)"
 SPACES: Mapping[str, tuple[str, Sequence[str]]] = {

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from iolaus import variants
-from iolaus.compare import in_words, mean_in_words
-from iolaus.config import project_root
+from iolaus.classifier.run.config import project_root
+from iolaus.compare import variants
+from iolaus.compare.statistics import format_mean, format_value
 
 PAGE = project_root() / "docs" / "results.md"
 FAMILIES = {"best_cnn": "CNN", "best_mlp": "MLP, images as they are", "tiny_cnn": "CNN of at most 10,000 parameters"}
@@ -51,7 +51,7 @@ def families(kept: Mapping[str, Figures]) -> Iterator[str]:
         test = figures["test"]
         epochs = re.findall(r"\bepochs=(\d+)", figures["environment"]["overrides"])[-1]
         costs = [f"{test['params']:,.0f}", epochs, f"{test['fit_s']:.0f}"]
-        rows.append([title, mean_in_words(test, "test/accuracy"), *costs, f"`experiment={name}`"])
+        rows.append([title, format_mean(test, "test/accuracy"), *costs, f"`experiment={name}`"])
     yield from table(["", "test accuracy", "parameters", "epochs", "seconds of training", "once more"], rows)
 
 
@@ -67,7 +67,7 @@ def published(kept: Mapping[str, Figures]) -> Iterator[str]:
         ]
         test = figures["test"]
         how = f"mean over {test['n']} seeds with its interval; nothing chosen on test"
-        ours = ["**ours**", f"**{mean_in_words(test, 'test/accuracy')}**", f"{test['params']:,.0f}", how]
+        ours = ["**ours**", f"**{format_mean(test, 'test/accuracy')}**", f"{test['params']:,.0f}", how]
         yield from table([title, "test accuracy", "parameters", "the figure is"], [*rows, ours])
         yield ""
 
@@ -80,7 +80,7 @@ def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
         trials, first = parts["search"]["trials"], figures["finals"]["finalists"][0]
         counts = [str(sum(trials.values())), str(trials.get("pruned", 0))]
         minutes = ", ".join(f"{parts[part]['busy_s'] / 60:.0f}" for part in ("search", "finals", "test"))
-        values = [in_words(first["best"], "val/accuracy"), mean_in_words(first, "val/accuracy")]
+        values = [format_value(first["best"], "val/accuracy"), format_mean(first, "val/accuracy")]
         rows.append([title, *counts, minutes, *values])
     counted = ["trials", "of them pruned", "minutes: search, finals, test"]
     yield from table(["", *counted, "its best on val", "the same with new seeds"], rows)

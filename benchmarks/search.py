@@ -20,8 +20,8 @@ import optuna
 from optuna.trial import TrialState
 from table import Rows, parser, report
 
-from iolaus.config import project_root
-from iolaus.journal import open_storage
+from iolaus.classifier.run.config import project_root
+from iolaus.study.storage import open_storage
 
 SWEEPS = {
     "TPE, pruning (the default)": [],

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from table import Rows, parser, ratio, report, take_turns
 
-from iolaus.config import project_root
+from iolaus.classifier.run.config import project_root
 
 SEEDS = 10
 """Of each kind in a round."""

@@ -25,16 +25,19 @@ from table import Rows, parser, report, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iolaus import engine, hardware, machine, models
-from iolaus.data import Batches, BatchOrder
-from iolaus.step import Recording, Step
+from iolaus.classifier.data.batches import Batches, BatchOrder
+from iolaus.classifier.models import cnn, mlp
+from iolaus.classifier.training import loop
+from iolaus.classifier.training.device import autocast, deterministic, keep_memory, place, resolve_precision
+from iolaus.classifier.training.step import CapturedGraph, TrainStep
+from iolaus.system import machine
 
 IMAGES, EPOCHS = 55_000, 5
 together: Barrier
 """Of the processes of a pool."""
 FAMILIES: dict[str, Callable[[float], nn.Sequential]] = {
-    "MLP 384-128": lambda dropout: models.MLP((1, 28, 28), 10, dropout=dropout),
-    "CNN 16-32-64, kernel 3": lambda dropout: models.CNN((1, 28, 28), 10, dropout=dropout),
+    "MLP 384-128": lambda dropout: mlp.MLP((1, 28, 28), 10, dropout=dropout),
+    "CNN 16-32-64, kernel 3": lambda dropout: cnn.CNN((1, 28, 28), 10, dropout=dropout),
 }
 
 
@@ -103,8 +106,8 @@ class Stacked:
         self.model = Stack(networks).to(device)
         groups = [{"params": own, "lr": lr} for own, lr in zip(self.model.by_trial(), rates, strict=True)]
         self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == "cuda")
-        self.precision = hardware.resolve_precision("auto", self.model)
-        self.recording: Recording | None = None
+        self.precision = resolve_precision("auto", self.model)
+        self.recording: CapturedGraph | None = None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from images (K, B, C, H, W) and labels (K, B); gives the losses (K,) of before."""
@@ -112,11 +115,11 @@ class Stacked:
 
     def record(self, images: Tensor, labels: Tensor) -> None:
         """Have later steps replayed from a CUDA graph, the optimizer's kernels for each trial included."""
-        self.recording = Recording(self.learn, self.model.parameters(), images, labels)
+        self.recording = CapturedGraph(self.learn, self.model.parameters(), images, labels)
 
     def learn(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step that Python launches."""
-        with hardware.autocast(images.device, self.precision):
+        with autocast(images.device, self.precision):
             logits = self.model(images)
         losses = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none").mean(1)
         for parameter in self.model.parameters():
@@ -156,7 +159,7 @@ def check(family: str, device: torch.device) -> None:
     stacked.step(images, labels)
     for network, lr, x, y, own in zip(alone, rates, images, labels, stacked.model.by_trial(), strict=True):
         optimizer = torch.optim.Adam(network.to(device).parameters(), lr=lr, fused=True)
-        engine.train_epoch(Step(network, optimizer), [(x, y)])
+        loop.train_epoch(TrainStep(network, optimizer), [(x, y)])
         for mine, theirs in zip(network.parameters(), own, strict=True):
             far = (mine - theirs).abs() > 0.02 * lr  # Adam's first step is the sign of a gradient, which may be near 0
             assert far.float().mean() < 0.01, (family, far.float().mean())
@@ -189,16 +192,16 @@ def stacked_s(family: str, size: int, batch_size: int, device: torch.device) -> 
 def alone_s(family: str, batch_size: int, count: int, device: torch.device) -> float:
     """Seconds of a step of one network, with one thread."""
     torch.set_num_threads(1)
-    hardware.deterministic(device)
-    hardware.keep_memory()
-    network = hardware.place(networks(family, 1)[0], device)
+    deterministic(device)
+    keep_memory()
+    network = place(networks(family, 1)[0], device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.003, fused=True)
-    step = Step(network, optimizer, precision=hardware.resolve_precision("auto", network))
+    step = TrainStep(network, optimizer, precision=resolve_precision("auto", network))
     source = batches(batch_size, device)
-    engine.train_epoch(step, (next(source) for _ in range(5)))
+    loop.train_epoch(step, (next(source) for _ in range(5)))
     together.wait()  # those that have begun before have nothing to share the machine with
     start = time.perf_counter()
-    engine.train_epoch(step, (next(source) for _ in range(count)))
+    loop.train_epoch(step, (next(source) for _ in range(count)))
     return (time.perf_counter() - start) / count
 
 
@@ -223,8 +226,8 @@ def main() -> None:
     options_of.add_argument("--workers", type=int, nargs="*", default=[machine.cores()], help="how many beside them")
     options = options_of.parse_args()
     device = torch.device(options.device)
-    hardware.deterministic(device)
-    hardware.keep_memory()
+    deterministic(device)
+    keep_memory()
     heading = (*(f"{count} workers" for count in options.workers), *(f"K = {size}" for size in options.stacks))
     rows: Rows = [("trials an hour", "batch", *heading)]
     figures: dict[str, object] = {}

@@ -19,8 +19,8 @@ from pathlib import Path
 import table
 from torch import Tensor
 
-from iolaus import models
-from iolaus.config import project_root
+from iolaus.classifier.models import cnn
+from iolaus.classifier.run.config import project_root
 
 BARE = """
 import hydra
@@ -31,7 +31,7 @@ main()
 IMPORTS = "import torch, mlflow"
 
 
-class EndsInTraining(models.CNN):
+class EndsInTraining(cnn.CNN):
     """A network that ends the process as its first training batch comes."""
 
     def forward(self, images: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from table import Rows, parser, report, take_turns
 
-from iolaus.config import project_root
-from iolaus.journal import open_storage
-from iolaus.search import Goals, Search
-from iolaus.tally import FOLDER
+from iolaus.classifier.run.config import project_root
+from iolaus.study.attributes import FOLDER
+from iolaus.study.queue import Goals, TrialQueue
+from iolaus.study.storage import open_storage
 
 # Each job notes when it starts: the time between two starts is what a job costs.
 APP = """
@@ -184,7 +184,7 @@ def many(home: Path, rounds: int) -> tuple[Rows, dict[str, object]]:
     folder = home / "many"
     storage = open_storage(str(folder / "journal.log"))
     study = optuna.create_study(study_name="study", storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
-    search = Search(study, Goals(20_000, 1.0), 0, folder)
+    search = TrialQueue(study, Goals(20_000, 1.0), 0, folder)
     space = {name: FloatDistribution(0, 1) for name in ("x", "y")}
 
     def claim() -> float:

@@ -18,9 +18,9 @@ from pathlib import Path
 import optuna
 from table import Rows, parser, ratio, report, take_turns
 
-from iolaus import machine
-from iolaus.config import project_root
-from iolaus.journal import open_storage
+from iolaus.classifier.run.config import project_root
+from iolaus.study.storage import open_storage
+from iolaus.system import machine
 
 TRAINING = """
 import time, torch

@@ -8,7 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import DictConfig
 
-from iolaus import config, ending
+from iolaus import command_line
+from iolaus.classifier.run import config
+from iolaus.system.exit import skip_teardown
 
 log = logging.getLogger(__name__)
 config.register()
@@ -21,18 +23,19 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from iolaus import explore, figures, models
+    from iolaus.classifier.models import build
+    from iolaus.classifier.run import figures, inputs
 
     data = instantiate(cfg.data)
     torch.manual_seed(cfg.seed)
-    model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
+    model = build.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
     loader = data.loader("train", augment=instantiate(cfg.augment))
-    log.info("%s", explore.describe(data, loader, model))
+    log.info("%s", inputs.describe(data, loader, model))
     output = Path(HydraConfig.get().runtime.output_dir)
-    log.info("picture: %s", figures.save(explore.before_and_after(data, loader, model), output / "inputs.png"))
+    log.info("picture: %s", figures.save(inputs.before_and_after(data, loader, model), output / "inputs.png"))
 
 
 if __name__ == "__main__":
-    config.report_mistakes()
+    command_line.report_mistakes()
     main()
-    ending.at_once()
+    skip_teardown()

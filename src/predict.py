@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from iolaus import config, ending
+from iolaus import command_line
+from iolaus.classifier.run import config
 from iolaus.errors import InputError
+from iolaus.system.exit import skip_teardown
 
 
 def main() -> None:
@@ -36,16 +38,17 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from iolaus import figures, predict
+    from iolaus.classifier.run import figures
+    from iolaus.classifier.run.predictor import Predictor, champion, newest_model
 
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
-    model = arguments.model or predict.champion(tracking_uri, arguments.data)
+    model = arguments.model or champion(tracking_uri, arguments.data)
     if model is None:
-        model = predict.newest_model(config.project_root() / "outputs")
+        model = newest_model(config.project_root() / "outputs")
         print(f"model: {model}, the newest (name another with --model)", file=sys.stderr)
     elif arguments.model is None:
         print(f"model: {model} (name another with --model)", file=sys.stderr)
-    predictor = predict.Predictor.load(model, arguments.trust, tracking_uri)
+    predictor = Predictor.load(model, arguments.trust, tracking_uri)
     height, width = predictor.input_shape[1:]
     print(f"it tells {', '.join(predictor.classes)} apart, in images of {height}x{width}", file=sys.stderr)
     predictions = predictor.images(arguments.paths)
@@ -62,10 +65,10 @@ def main() -> None:
     for reason in predictions.failures.values():
         print(f"error: {reason}", file=sys.stderr)
     code = 1 if predictions.failures else 0
-    ending.at_once(code)
+    skip_teardown(code)
     sys.exit(code)
 
 
 if __name__ == "__main__":
-    config.report_mistakes()
+    command_line.report_mistakes()
     main()

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import optuna
 
-from iolaus import config, export, page, studies
+from iolaus import command_line
+from iolaus.classifier.run import config
 from iolaus.errors import InputError
+from iolaus.reporting import export, page
+from iolaus.study import catalog
+from iolaus.sweep import live
 
 
 def main() -> None:
@@ -24,14 +28,14 @@ def main() -> None:
     parser.add_argument("--storage", help="where the studies are kept, if not in their folders: hydra.sweeper.storage")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kept = studies.find_one(args.study, args.root, args.storage)
+    kept = catalog.find_one(args.study, args.root, args.storage)
     if args.watch:
-        print(studies.watch(kept))
+        print(live.watch(kept))
     elif args.stop:
-        studies.stop(kept)
+        catalog.stop(kept)
         print(f"{args.study} begins no further trial; those that run come to their end")
     elif args.grow is not None:
-        studies.grow(kept, args.grow)
+        catalog.grow(kept, args.grow)
         print(f"{args.study} goes on to {args.grow} trials; if nobody is at work, run its command again")
     elif args.json is not None:
         export.write(kept, args.json)
@@ -43,5 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    config.report_mistakes()
+    command_line.report_mistakes()
     main()

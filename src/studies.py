@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from iolaus import config, studies
+from iolaus import command_line
+from iolaus.classifier.run import config
+from iolaus.study import catalog
 
 
 def main() -> None:
@@ -17,20 +19,20 @@ def main() -> None:
     parser.add_argument("--storage", help="where the studies are kept, if not in their folders: hydra.sweeper.storage")
     args = parser.parse_args()
     if args.action == "list":
-        found = list(studies.find(args.root, args.storage))
+        found = list(catalog.find(args.root, args.storage))
         print("\n".join(kept.line() for kept in found) or f"no studies in {args.storage or args.root}")
         return
     if args.name is None:
         parser.error(f"{args.action} needs the name of a study; list shows them")
-    kept = studies.find_one(args.name, args.root, args.storage)
+    kept = catalog.find_one(args.name, args.root, args.storage)
     if args.action == "free":
-        print(f"{studies.free(kept) / 1e6:,.1f} MB freed: the best trial keeps its model")
+        print(f"{catalog.free(kept) / 1e6:,.1f} MB freed: the best trial keeps its model")
     else:
         print(f"deleting {kept.line()}")
-        studies.delete(kept)
+        catalog.delete(kept)
         print("its MLflow runs stay: mlflow ui can delete them")
 
 
 if __name__ == "__main__":
-    config.report_mistakes()
+    command_line.report_mistakes()
     main()

@@ -19,8 +19,11 @@ from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import iolaus
-from iolaus import config, ending
+from iolaus import command_line
+from iolaus.classifier.run import config
+from iolaus.classifier.run.objective import excess, monitored, objectives
 from iolaus.errors import InputError
+from iolaus.system.exit import skip_teardown
 
 log = logging.getLogger(__name__)
 config.register()
@@ -47,16 +50,27 @@ def main(cfg: DictConfig) -> float | list[float]:
     gc.disable()
     import torch
 
-    from iolaus import checkpoint, engine, hardware, looks, metrics, models, provenance, reproduce
-    from iolaus.progress import Progress, summary
+    from iolaus.classifier.models import build
+    from iolaus.classifier.run import reproduce, test_set_log
+    from iolaus.classifier.training import checkpoint, loop, metrics
+    from iolaus.classifier.training.device import (
+        deterministic,
+        keep_memory,
+        place,
+        resolve_device,
+        resolve_precision,
+        set_threads,
+    )
+    from iolaus.classifier.training.progress import Progress, summary
+    from iolaus.system import provenance
 
     output = Path(job.runtime.output_dir)
     searches = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
     in_search = searches and not iolaus.is_final()  # the winner's, once all is chosen, are runs like any other
-    device = hardware.resolve_device(cfg.device)
-    hardware.deterministic(device)
-    threads = hardware.set_threads(cfg.threads)
-    hardware.keep_memory()
+    device = resolve_device(cfg.device)
+    deterministic(device)
+    threads = set_threads(cfg.threads)
+    keep_memory()
 
     state, run_id = None, None
     if cfg.resume is not None:
@@ -71,7 +85,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         data.lock_test("the trials of a search are compared on val; what they see cannot be the final test")
         if cfg.train_on_val:
             raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
-    data.on_test_read = functools.partial(looks.record, Path(cfg.root), data.name, str(output))
+    data.on_test_read = functools.partial(test_set_log.record, Path(cfg.root), data.name, str(output))
     iolaus.require_same("the content of the data", data.digest)
     if cfg.train_on_val:
         data.join_val()
@@ -80,10 +94,10 @@ def main(cfg: DictConfig) -> float | list[float]:
     val_loader = None if cfg.train_on_val else data.loader("val", device=device)
 
     torch.manual_seed(cfg.seed)
-    model = models.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
-    model = hardware.place(model, device)
-    optimizer = engine.make_optimizer(instantiate(cfg.optimizer, _convert_="all"), model.parameters())
-    precision = hardware.resolve_precision(cfg.precision, model)
+    model = build.build(instantiate(cfg.model, _partial_=True, _convert_="all"), data.input_shape, data.num_classes)
+    model = place(model, device)
+    optimizer = loop.make_optimizer(instantiate(cfg.optimizer, _convert_="all"), model.parameters())
+    precision = resolve_precision(cfg.precision, model)
 
     settings = config.settings(cfg)
     identity = {**settings, "in_search": in_search, "data_digest": data.digest}
@@ -101,7 +115,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         "in_search": in_search,
         **provenance.tags(config.project_root()),
     }
-    reproduce.write(output, params, tags)
+    provenance.write_record(output, params, tags)
     if recorded is not None:
         log.info("%s: %s", recorded.origin, shlex.join(job.overrides.task))
         for difference in recorded.differences(params, tags):
@@ -114,18 +128,18 @@ def main(cfg: DictConfig) -> float | list[float]:
         if state is not None:
             run.log_epochs(state.history)  # it may have ended between saving an epoch and recording it
 
-        def on_epoch(state: engine.State) -> None:
+        def on_epoch(state: loop.State) -> None:
             checkpoint.save_state(output / "checkpoint.pt", state, identity, run.id)
             run.log_epochs(state.history)
             progress.on_epoch(state)
-            if (objective := config.objectives(cfg)[0]) in state.history[-1]:  # not one of the whole run, such as fit_s
+            if (objective := objectives(cfg)[0]) in state.history[-1]:  # not one of the whole run, such as fit_s
                 iolaus.report(state.epoch, state.history[-1][objective])
 
         if gc.get_freeze_count() == 0:  # once in a process: a second run's would keep what the first has left in cycles
             gc.freeze()  # else each of the next collections would go through all that was imported, for 0.3 s
         gc.enable()
         try:
-            state = engine.fit(
+            state = loop.fit(
                 model,
                 train_loader,
                 val_loader,
@@ -136,27 +150,27 @@ def main(cfg: DictConfig) -> float | list[float]:
                 precision=precision,
                 label_smoothing=cfg.loss.label_smoothing,
                 patience=cfg.early_stopping.patience,
-                monitor=config.monitored(cfg),
+                monitor=monitored(cfg),
                 state=state,
                 on_batch=progress.on_batch,
                 on_epoch=on_epoch,
             )
         except KeyboardInterrupt:
             if (output / "checkpoint.pt").exists() and iolaus.current_trial() is None:  # a search tries it again
-                log.info("to go on:  %s", config.resume_command(job.overrides.task, output / "checkpoint.pt"))
+                log.info("to go on:  %s", command_line.resume_command(job.overrides.task, output / "checkpoint.pt"))
             raise
 
         # From here on the model has the kept weights, those of the best epoch.
-        facts = {"fit_s": state.fit_s, "params": models.num_parameters(model), "images_per_s": state.images_per_s}
+        facts = {"fit_s": state.fit_s, "params": build.num_parameters(model), "images_per_s": state.images_per_s}
         counts = {} if cfg.train_on_val else {"val": len(data.val.labels)}
         classifier = checkpoint.Classifier.of(model, settings["model"], data)
         checkpoint.save_model(output / "model.pt", classifier)
         OmegaConf.save(OmegaConf.create(settings), output / "config.yaml")
         pictures = []
         if not in_search:
-            from iolaus import figures  # matplotlib: the first batch need not wait for it
+            from iolaus.classifier.run import figures  # matplotlib: the first batch need not wait for it
 
-            logits, labels = engine.infer(model, data.loader("test", device=device), precision=precision)
+            logits, labels = loop.infer(model, data.loader("test", device=device), precision=precision)
             facts |= {"test/loss": metrics.loss(logits, labels), "test/accuracy": metrics.accuracy(logits, labels)}
             counts |= {"test": len(labels)}
             pictures = figures.of_run(output, data, state, logits, labels)
@@ -174,19 +188,19 @@ def main(cfg: DictConfig) -> float | list[float]:
 
     if recorded is not None:
         log.info("%s", recorded.compared(results))
-    for name, value in config.excess(cfg, results).items():
+    for name, value in excess(cfg, results).items():
         iolaus.constrain(name, value)
     log.info("model, figures, metrics: %s", output)
-    values = [results[name] for name in config.objectives(cfg)] if val_loader else [results["test/accuracy"]]
+    values = [results[name] for name in objectives(cfg)] if val_loader else [results["test/accuracy"]]
     return values if len(values) > 1 else values[0]
 
 
 if __name__ == "__main__":
-    config.report_mistakes()
-    sys.argv[1:] = config.expand_resume(sys.argv[1:])
+    command_line.report_mistakes()
+    sys.argv[1:] = command_line.expand_resume(sys.argv[1:])
     if any(argument.startswith(("from_run=", "from_trial=")) for argument in sys.argv):
-        from iolaus import reproduce  # may import MLflow or Optuna
+        from iolaus.classifier.run import reproduce  # may import MLflow or Optuna
 
         sys.argv[1:] = reproduce.expand(sys.argv[1:])
     main()
-    ending.at_once()
+    skip_teardown()

@@ -15,7 +15,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from iolaus import data, sources
+from iolaus.classifier.data import dataset, sources
 
 pytest_plugins = ["in_process"]
 ROOT = Path(__file__).parents[1]
@@ -29,8 +29,8 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(digits_root: Path) -> data.Data:
-    return data.load("digits", sources.Digits(), digits_root, batch_size=64, val_size=300, digit_box=8)
+def digits(digits_root: Path) -> dataset.Data:
+    return dataset.load("digits", sources.Digits(), digits_root, batch_size=64, val_size=300, digit_box=8)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,8 @@ def mnist_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mnist(mnist_root: Path) -> data.Data:
-    return data.load("mnist", sources.Torchvision("MNIST"), mnist_root, batch_size=256, val_size=5000, digit_box=20)
+def mnist(mnist_root: Path) -> dataset.Data:
+    return dataset.load("mnist", sources.Torchvision("MNIST"), mnist_root, batch_size=256, val_size=5000, digit_box=20)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from iolaus.journal import open_storage
+from iolaus.study.storage import open_storage
 
 
 class Sweep:

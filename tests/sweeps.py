@@ -16,9 +16,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus.journal import open_storage
-from iolaus.search import Goals, Search
-from iolaus.tally import DRAW, END, FOLDER, INTERRUPTED, LOST, RETRY_OF, SURPLUS, losses
+from iolaus.study.attributes import END, FOLDER, INTERRUPTED, LOST, RETRY_OF, RNG_STREAM, SURPLUS
+from iolaus.study.queue import Goals, TrialQueue
+from iolaus.study.storage import open_storage
+from iolaus.study.trials import losses
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,9 +78,9 @@ class App:
         assert process.returncode == code, out
         return out
 
-    def search(self, n_trials: int, storage: str | None = None) -> Search:
+    def search(self, n_trials: int, storage: str | None = None) -> TrialQueue:
         study = optuna.load_study(study_name="study", storage=open_storage(storage or self.storage))
-        return Search(study, Goals(n_trials, 1.0), 0, self.study_folder)
+        return TrialQueue(study, Goals(n_trials, 1.0), 0, self.study_folder)
 
     def trials(self) -> list[FrozenTrial]:
         return self.search(1).study.get_trials()
@@ -141,7 +142,9 @@ def check(app: App, n_trials: int, before: Sequence[FrozenTrial] = ()) -> list[F
     assert tally.settings == n_trials
     completed = [trial.params["x"] for trial in trials if trial.state == TrialState.COMPLETE]
     assert max(Counter(completed).values()) == 1
-    drawn = [trial.params["x"] for trial in trials if DRAW not in trial.system_attrs and FOLDER in trial.user_attrs]
+    drawn = [
+        trial.params["x"] for trial in trials if RNG_STREAM not in trial.system_attrs and FOLDER in trial.user_attrs
+    ]
     assert max(Counter(drawn).values()) == 1
 
     # A folder is its trial's alone, and was written by one process at one time.

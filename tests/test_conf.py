@@ -9,7 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import OmegaConf
 
-from iolaus import config, engine, models, step
+from iolaus.classifier.models import build, cnn, mlp
+from iolaus.classifier.run import config
+from iolaus.classifier.training import loop, step
 
 FOUND = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent != ROOT / "conf")
 FILES = [path for path in FOUND if ROOT / "conf" / "hydra" not in path.parents]
@@ -32,10 +34,10 @@ def test_every_file_composes_and_its_parts_can_be_made(path: Path, tmp_path: Pat
         )
         for key in ("data", "augment", "model", "optimizer", "scheduler", "tracking")
     }
-    model = models.build(made["model"], (1, 28, 28), 10)
+    model = build.build(made["model"], (1, 28, 28), 10)
     assert step.uncapturable(model) == []
-    optimizer = engine.make_optimizer(made["optimizer"], model.parameters())
-    schedule, _ = engine.make_scheduler(made["scheduler"], optimizer, 10)
+    optimizer = loop.make_optimizer(made["optimizer"], model.parameters())
+    schedule, _ = loop.make_scheduler(made["scheduler"], optimizer, 10)
     optimizer.step()
     schedule.step()
     assert made["augment"](torch.zeros(2, 1, 28, 28)).shape == (2, 1, 28, 28)
@@ -67,7 +69,7 @@ def test_udacity_is_the_network_of_the_62_percent() -> None:
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("config", ["experiment=udacity"])
     make = instantiate(cfg.model, _partial_=True, _execution_whitelist_=UNSAFE_DISABLE_EXECUTION_CHECKS)
-    model = models.build(make, (1, 28, 28), 10)
+    model = build.build(make, (1, 28, 28), 10)
     shapes = [tuple(weight.shape) for weight in model.parameters() if weight.dim() > 1]
     assert shapes == [(32, 1, 3, 3), (64, 32, 3, 3), (128, 3136), (32, 128), (16, 32), (10, 16)]
     assert [layer.p for layer in model if isinstance(layer, torch.nn.Dropout)] == [0.5, 0.5]
@@ -76,7 +78,7 @@ def test_udacity_is_the_network_of_the_62_percent() -> None:
     assert OmegaConf.to_container(cfg.scheduler)["_target_"] == "torch.optim.lr_scheduler.ConstantLR"
 
 
-@pytest.mark.parametrize(("name", "made"), [("mlp", models.MLP), ("cnn", models.CNN)])
+@pytest.mark.parametrize(("name", "made"), [("mlp", mlp.MLP), ("cnn", cnn.CNN)])
 def test_a_models_defaults_in_yaml_are_those_in_python(name: str, made: type) -> None:
     more, settings = (
         OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{option}.yaml"))

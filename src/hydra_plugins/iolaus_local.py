@@ -38,7 +38,7 @@ import pickle, sys, traceback
 pipe = sys.stdin.buffer
 sys.path[:], sys.argv[:] = pickle.load(pipe)
 try:
-    import iolaus.ending  # before anything else is registered for the end
+    import iolaus.system.exit  # before anything else is registered for the end
     job = pickle.load(pipe)
 except Exception:
     traceback.print_exc()
@@ -76,7 +76,7 @@ class LocalLauncher(Launcher):
         from hydra.core.singleton import Singleton
         from hydra.core.utils import setup_globals
 
-        from iolaus.machine import cores
+        from iolaus.system.machine import cores
 
         setup_globals()
         state = Singleton.get_state()
@@ -203,7 +203,7 @@ class Job:
         from hydra.core.singleton import Singleton
         from hydra.core.utils import run_job, setup_globals
 
-        from iolaus import ending
+        from iolaus.system.exit import skip_teardown
 
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.default_int_handler)
@@ -219,7 +219,7 @@ class Job:
                 job_subdir_key="hydra.sweep.subdir",
             )
             _ = returned.return_value  # raises what the job raised
-            ending.at_once(DONE)
+            skip_teardown(DONE)
             sys.exit(DONE)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)

@@ -1,6 +1,6 @@
 """Hydra's sweeper ``iolaus``, which also answers to ``optuna``: a search whose workers never wait for each other.
 
-What a sweep does stands in ``iolaus.sweep``; here is only what Hydra has to know, since this module is imported
+What a sweep does stands in ``iolaus.sweep.sweep``; here is only what Hydra has to know, since this module is imported
 whenever any Hydra program starts.
 """
 
@@ -23,7 +23,7 @@ class IolausSweeper(OptunaSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a sweeper."""
-        from iolaus.sweep import Sweep
+        from iolaus.sweep.sweep import Sweep
 
         self.search = Sweep(self.settings, hydra_context, task_function, config)
 
@@ -100,7 +100,7 @@ class IolausSweeperConf(OptunaSweeperConf):
 
     variants: Any = None
     """Settings to be compared, instead of a search: lists of overrides by name, or a function that gives them
-    (iolaus.ablation.variants)."""
+    (iolaus.classifier.run.ablation.variants)."""
 
     seeds: int = 5
     """With how many seeds each of the variants is run."""

@@ -1,6 +1,8 @@
 """The one exception that means: the user can mend this."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -18,6 +20,24 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def public(text: str) -> str:
+def redact_urls(text: str) -> str:
     """A text as others may read it: without the user and password that a URL in it may hold."""
     return re.sub(r"://\S*@", "://", text)  # a password may hold anything
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """A question that names the most similar of the known keys, or nothing."""
+    similar = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def one_line(message: object) -> str:
+    """An error or its message in one line, without what Hydra puts around that of its parser."""
+    lines = [line.strip() for line in str(message).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Error ", "See https://"))]
+    return " ".join(kept) or " ".join(lines) or type(message).__name__
+
+
+def printable(text: str) -> str:
+    """A text in one line: what would move the cursor is replaced by spaces."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,1 @@
+"""A run of the classifier from its configuration to its results."""

@@ -1,0 +1,91 @@
+"""The objective of a run: the metrics that it may name, their directions, targets and constraints."""
+
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig
+
+from iolaus.errors import InputError, is_number, require
+
+METRICS = {
+    "val/accuracy": "maximize",
+    "val/loss": "minimize",
+    "fit_s": "minimize",
+    "params": "minimize",
+    "images_per_s": "maximize",
+}
+"""What `objective` may name, and which direction is better.
+
+Train and test metrics are missing on purpose: what selects sees ``val`` only.
+"""
+
+
+def check_constraints(cfg: DictConfig) -> None:
+    """Check that ``constraints`` names metrics of a run.
+
+    Raises:
+        InputError: naming what is none.
+    """
+    bounds = {} if cfg.constraints is None else cfg.constraints
+    require(isinstance(bounds, Mapping), "constraints", "null or a mapping such as {params: 10000}", bounds)
+    for metric, bound in bounds.items():
+        require(metric in METRICS, "constraints", f"bounds of {', '.join(METRICS)}", metric)
+        require(is_number(bound), f"constraints.{metric}", "a number", bound)
+
+
+def objectives(cfg: DictConfig) -> list[str]:
+    """The names in ``objective``, which may be one name or a list of them."""
+    names = [cfg.objective] if isinstance(cfg.objective, str) else list(cfg.objective or [])
+    require(len(names) > 0, "objective", f"one of {', '.join(METRICS)} or a list of them", cfg.objective)
+    return names
+
+
+def check_directions(cfg: DictConfig, directions: Sequence[str]) -> None:
+    """Refuse to search for the worst: each direction must be that in which its objective is better.
+
+    Raises:
+        InputError: naming the metric and its direction.
+    """
+    names = objectives(cfg)
+    for name in names:
+        require(name in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", name)
+    if len(names) != len(directions):
+        raise InputError(
+            f"hydra.sweeper.direction has {len(directions)} directions for {len(names)} objectives: give one for each"
+        )
+    for name, direction in zip(names, directions, strict=True):
+        rule = f"{METRICS[name]} for {name} (where none is given it is minimize)"
+        require(direction == METRICS[name], "hydra.sweeper.direction", rule, direction)
+
+
+def check_target(cfg: DictConfig, target: float | None) -> None:
+    """Refuse a target that no value of the first objective can pass.
+
+    Raises:
+        InputError: naming the metric and its range.
+    """
+    name = objectives(cfg)[0]
+    if target is None:
+        return
+    if name.endswith("/accuracy"):
+        require(0 <= target <= 1, "hydra.sweeper.target", f"in [0, 1], since {name} is a fraction", target)
+    else:
+        require(target > 0, "hydra.sweeper.target", f"above 0, as {name} is", target)
+
+
+def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
+    """By how much a run's metrics break each of ``constraints``; what is not above 0 keeps it.
+
+    Args:
+        cfg: Its ``constraints`` are the worst values that are allowed, by metric.
+        results: The metrics.
+    """
+    return {
+        str(name): (results[str(name)] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
+        for name, bound in (cfg.constraints or {}).items()
+        if name in results  # with train_on_val there is no val
+    }
+
+
+def monitored(cfg: DictConfig) -> str:
+    """The metric that decides which epoch's weights are kept: the first objective that has a value each epoch."""
+    return next((name for name in objectives(cfg) if name.startswith("val/")), "val/accuracy")

@@ -1,0 +1,192 @@
+"""Files that hold tensors: written atomically, read without unpickling anything but tensors and plain values."""
+
+import importlib
+import io
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from iolaus.classifier.data.batches import Shape
+from iolaus.classifier.data.dataset import Data
+from iolaus.classifier.models import build
+from iolaus.classifier.training.loop import State
+from iolaus.errors import InputError
+from iolaus.system.files import atomic_write
+
+STATE_FORMAT = "iolaus-state-1"
+MODEL_FORMAT = "iolaus-model-1"
+
+
+@dataclass
+class Classifier:
+    """A trained model with what turning an image into its input, and its logits into a name, needs."""
+
+    model: nn.Module
+    """Takes normalised images (B, C, H, W), gives logits (B, K)."""
+    spec: dict[str, Any]
+    """The model's configuration, with ``_target_``, from which it can be built again."""
+    input_shape: Shape
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    digit_box: int | None
+
+    @classmethod
+    def of(cls, model: nn.Module, spec: Mapping[str, Any], data: Data) -> "Classifier":
+        """Join a model with the facts of the data set that it was trained on."""
+        return cls(model, dict(spec), data.input_shape, data.classes, data.mean, data.std, data.digit_box)
+
+    def pixels_to_logits(self) -> nn.Module:
+        """The module that takes pixels float32 (B, C, H, W) in [0, 1], as it is deployed."""
+        return build.WithNormalization(self.model, self.mean, self.std)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values so that `path` holds either the old content or the new, never a part.
+
+    Raises:
+        OSError: if the disk is full, say. What was there before is still there then.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # into memory: torch's own file writer hides the reason of a failure
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load(path: Path, kind: str) -> dict[str, Any]:
+    """Read what `save` wrote.
+
+    Args:
+        path: The file.
+        kind: Its ``format``.
+
+    Raises:
+        InputError: for a file that is missing, damaged, of another kind, or holds more than tensors and plain values.
+    """
+    what, name = {STATE_FORMAT: ("checkpoint", "checkpoint.pt"), MODEL_FORMAT: ("model", "model.pt")}[kind]
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give the path of a run's {name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is not a file of Iolaus: it is damaged, or holds pickled objects, which could run code when "
+            "loaded; train the model here, or export it as tensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != kind:
+        raise InputError(f"{path} is not a {what} of Iolaus: give the path of a run's {name}")
+    return content
+
+
+def save_state(path: Path, state: State, settings: dict[str, Any], run_id: str | None) -> None:
+    """Write all that `fit` needs to go on, with the settings and the tracked run that it belongs to."""
+    save(path, {"format": STATE_FORMAT, "state": vars(state), "settings": settings, "run_id": run_id})
+
+
+def load_state(path: Path) -> tuple[State, dict[str, Any], str | None]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        InputError: for a file that is missing, damaged, or not one of ours.
+    """
+    content = load(path, STATE_FORMAT)
+    return State(**content["state"]), content["settings"], content["run_id"]
+
+
+def save_model(path: Path, classifier: Classifier) -> None:
+    """Write a model's weights, and what rebuilding it needs, as a ``torch.save`` dict."""
+    save(
+        path,
+        {
+            "format": MODEL_FORMAT,
+            "model": classifier.spec,
+            "state_dict": {name: tensor.cpu() for name, tensor in classifier.model.state_dict().items()},
+            "input_shape": list(classifier.input_shape),
+            "classes": classifier.classes,
+            "mean": classifier.mean,
+            "std": classifier.std,
+            "digit_box": classifier.digit_box,
+        },
+    )
+
+
+def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
+    """Rebuild a model that `save_model` wrote, on the CPU, in eval mode.
+
+    Args:
+        path: The file.
+        trust: Modules whose functions a file may name as ``_target_``. Classes need no such trust if they are
+            ``torch.nn.Module``s, nor do torchvision's models.
+
+    Raises:
+        InputError: for a file that is not one of ours, or names something else than a module to build.
+    """
+    path = Path(path)
+    content = load(path, MODEL_FORMAT)
+    shape = content["input_shape"]
+    model = build.build(_maker(content["model"], trust), (shape[0], shape[1], shape[2]), len(content["classes"]))
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights in {path} do not fit {content['model']['_target_']}: its code has changed since they were "
+            "trained; take the code of then, or train again"
+        ) from error
+    return Classifier(
+        model=model.eval(),
+        spec=content["model"],
+        input_shape=(shape[0], shape[1], shape[2]),
+        classes=content["classes"],
+        mean=content["mean"],
+        std=content["std"],
+        digit_box=content["digit_box"],
+    )
+
+
+def _maker(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Module]:
+    """What Hydra's ``instantiate`` makes of a ``_partial_`` node, for targets that can do nothing but build modules."""
+    target = _locate(spec["_target_"], trust)
+    arguments = {key: _built(value, trust) for key, value in spec.items() if not key.startswith("_")}
+    if target.__module__.startswith("torchvision.models"):
+        arguments["weights"] = None  # the file's own follow; do not download others
+    return partial(target, **arguments)
+
+
+def _built(value: Any, trust: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            make = _maker(value, trust)
+            return make if value.get("_partial_") else make()
+        return {key: _built(child, trust) for key, child in value.items()}
+    return [_built(child, trust) for child in value] if isinstance(value, list) else value
+
+
+def _locate(name: str, trust: Sequence[str]) -> Callable[..., Any]:
+    module_name, _, attribute = str(name).rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"the model's code {name} cannot be imported ({error}): put it on PYTHONPATH") from error
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        return target
+    if isinstance(target, FunctionType) and (
+        target.__module__.startswith("torchvision.models.") or target.__module__ in trust
+    ):
+        return target
+    raise InputError(
+        f"the file asks to call {name}, which is not a torch.nn.Module: if you know what it does, trust {module_name}"
+    )

@@ -1,0 +1,113 @@
+"""What a person sees while a run trains: a bar in a terminal, a line for each epoch everywhere."""
+
+import datetime
+import logging
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from iolaus.classifier.training.loop import State
+from iolaus.classifier.training.metrics import accuracy_interval
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Context of a training run; hand its methods to `iolaus.classifier.training.loop.fit` as callbacks.
+
+    Args:
+        epochs: Of the whole run.
+        batches: Batches an epoch.
+        done: Epochs that an earlier, interrupted run has done.
+    """
+
+    def __init__(self, epochs: int, batches: int, done: int = 0) -> None:
+        """Start the bar where there is a terminal to draw it in."""
+        self.epochs, self.batches, self.seconds = epochs, batches, 0.0
+        self.bar = tqdm(
+            total=epochs * batches,
+            initial=done * batches,
+            disable=not sys.stderr.isatty(),
+            desc=f"epoch {done + 1}/{epochs}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self.redirected = logging_redirect_tqdm()
+        self.loss = self.accuracy = 0.0  # exponential averages over about 20 batches
+        self.images = 0
+        self.done = done
+
+    def __enter__(self) -> "Progress":
+        """Send log lines past the bar."""
+        if not self.bar.disable:
+            self.redirected.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        if not self.bar.disable:
+            self.redirected.__exit__(kind, error, traceback)
+        self.bar.close()
+
+    def on_batch(self, loss: float, accuracy: float, count: int) -> None:
+        """Advance the bar by a batch."""
+        if self.bar.disable:
+            return
+        weight = 0.05 if self.images > 0 else 1.0
+        self.loss += weight * (loss - self.loss)
+        self.accuracy += weight * (accuracy - self.accuracy)
+        self.images += count
+        if self.bar.update():  # True when it was time to draw
+            elapsed = self.bar.format_dict["elapsed"]
+            self.bar.set_postfix_str(
+                f"loss {self.loss:.4f}, accuracy {self.accuracy:.2%}, {self.images / max(elapsed, 1e-9):,.0f} images/s",
+                refresh=False,
+            )
+
+    def on_epoch(self, state: State) -> None:
+        """Log the epoch in a line."""
+        values = state.history[-1]
+        self.seconds += values["epoch_s"]
+        # early stopping may end it sooner
+        left = (self.epochs - state.epoch) * self.seconds / max(state.epoch - self.done, 1)
+        self.bar.set_description_str(f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
+        splits = [split for split in ("train", "val") if f"{split}/loss" in values]
+        parts = [
+            f"{it} loss {values[f'{it}/loss']:.4f}, accuracy {100 * values[f'{it}/accuracy']:.2f} %" for it in splits
+        ]
+        log.info(
+            "epoch %d/%d: %s%s; %s images/s, %s left",
+            state.epoch,
+            self.epochs,
+            "; ".join(parts),
+            " (best)" if "val" in splits and state.best_epoch == state.epoch else "",
+            f"{state.images_per_s:,.0f}",
+            datetime.timedelta(seconds=round(left)),
+        )
+
+
+def summary(results: Mapping[str, float], epochs: int, counts: Mapping[str, int]) -> str:
+    """The end of a run in lines.
+
+    Args:
+        results: Metrics of the kept weights.
+        epochs: How many were trained.
+        counts: Images of each split to be reported.
+    """
+    lines = [f"kept epoch {results['best_epoch']} of {epochs}"]
+    for split, count in counts.items():
+        accuracy = results[f"{split}/accuracy"]
+        low, high = accuracy_interval(accuracy, count)
+        lines.append(
+            f"{split + ' accuracy':14} {100 * accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f} %, "
+            f"n = {count:,}), loss {results[f'{split}/loss']:.4f}"
+        )
+    seconds, speed = f"{results['fit_s']:.1f} s", f"{results['images_per_s']:,.0f} images/s"
+    lines.append(f"{results['params']:,} parameters, trained in {seconds}, {speed}")
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""How sure a comparison of two means is: intervals and tests over seeds. SciPy is imported when it is asked."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iolaus.errors import InputError
+
+LEVEL = 0.95
+"""Of intervals; a test tells two apart at one less this."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with what it is worth."""
+
+    mean: float
+    interval: float | None
+    """Half the width of its interval at `LEVEL`, by Student's t; None of fewer than two values."""
+    n: int
+
+    def in_words(self, factor: float = 1.0, unit: str = "", digits: int = 6) -> str:
+        """``99.06 ± 0.03 % (n = 5)``.
+
+        Args:
+            factor: The values are multiplied by it.
+            unit: Follows them.
+            digits: Of the mean: significant ones or, with a unit, those after the point.
+        """
+        form = f".{digits}f" if unit else f".{digits}g"
+        known = "" if self.interval is None else f" ± {factor * self.interval:{form if unit else '.2g'}}"
+        return f"{factor * self.mean:{form}}{known}{unit} (n = {self.n})"
+
+
+@dataclass(frozen=True)
+class Difference(Mean):
+    """A mean of differences, and how likely it is to be as far from zero by chance."""
+
+    p: float | None
+    """Of the two-sided t-test; None of fewer than two values, and where all agree, which says nothing of the noise."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is told from zero, at `LEVEL`."""
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """The mean of independent values, of which there is at least one."""
+    mean, n = statistics.fmean(values), len(values)
+    return Mean(mean, None if n < 2 else _half_width(statistics.stdev(values) / math.sqrt(n), n - 1), n)
+
+
+def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Difference:
+    """What values are more than others, seed by seed, by the paired t-test.
+
+    Args:
+        values: By seed.
+        others: By seed; what only one of them has is left out.
+    """
+    seeds = sorted(values.keys() & others.keys())
+    differences = [values[seed] - others[seed] for seed in seeds]
+    if len(differences) < 2:
+        return Difference(differences[0] if differences else math.nan, None, len(differences), None)
+    mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+    return _difference(mean, error, len(differences) - 1, len(differences))
+
+
+def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
+    """What the mean of values is more than that of others, by Welch's t-test, which lets their variances differ."""
+    mean, n = statistics.fmean(values) - statistics.fmean(others), min(len(values), len(others))
+    if n < 2:
+        return Difference(mean, None, n, None)
+    parts = [statistics.variance(sample) / len(sample) for sample in (values, others)]
+    below = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (values, others), strict=True))
+    freedom = sum(parts) ** 2 / below if below > 0 else float(n - 1)  # Welch and Satterthwaite
+    return _difference(mean, math.sqrt(sum(parts)), freedom, n)
+
+
+def format_value(value: float, objective: str, sign: str = "") -> str:
+    """A value of an objective; accuracies in percent."""
+    return f"{100 * value:{sign}.2f} %" if objective.endswith("accuracy") else f"{value:{sign}.6g}"
+
+
+def format_mean(row: Mapping[str, Any], objective: str) -> str:
+    """A mean with its interval and n, as ``asdict`` has them; accuracies in percent."""
+    mean = Mean(row["mean"], row["interval"], row["n"])
+    return mean.in_words(100, " %", 2) if objective.endswith("accuracy") else mean.in_words()
+
+
+def format_difference(row: Mapping[str, Any], objective: str) -> str:
+    """A difference with its interval; accuracies in percent."""
+    half = "" if row["difference_interval"] is None else f" ± {format_value(row['difference_interval'], objective)}"
+    value = format_value(row["difference"], objective, "+")
+    return f"{value.removesuffix(' %') if half else value}{half}"
+
+
+def _difference(mean: float, error: float, freedom: float, n: int) -> Difference:
+    if error <= 1e-12 * abs(mean):  # always the same: a few values on a grid, such as accuracies, may agree by chance
+        return Difference(mean, 0.0, n, 1.0 if mean == 0 else None)
+    p = 2 * float(_student(freedom).sf(abs(mean) / error))
+    return Difference(mean, _half_width(error, freedom), n, p)
+
+
+def _half_width(error: float, freedom: float) -> float:
+    return float(_student(freedom).ppf((1 + LEVEL) / 2)) * error
+
+
+def _student(freedom: float):  # type: ignore[no-untyped-def]  # scipy has no types
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise InputError("intervals need SciPy: install it") from error
+    return stats.t(freedom)

@@ -1,0 +1,1 @@
+"""What a study has come to, as a page, pictures and numbers."""

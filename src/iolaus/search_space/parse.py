@@ -1,0 +1,194 @@
+"""What a command searches: the keys of ``hydra.sweeper`` that say so and its overrides, read into a space."""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from iolaus.errors import InputError, did_you_mean, one_line
+from iolaus.search_space.overrides import any_value, flatten, key_in, key_of, overrides, parse
+from iolaus.search_space.space import Condition, Parameter, Space, read_when
+
+
+class SpaceParser:
+    """A command's space, and what it fixes: of two overrides for the same key the later one holds.
+
+    Args:
+        settings: The keys of ``hydra.sweeper``, of which ``params`` and ``when`` are read.
+        arguments: The overrides of the command line that are not Hydra's own.
+        loader: Hydra's.
+        config: Of the sweep.
+
+    Raises:
+        InputError: for what could not be searched.
+    """
+
+    space: Space
+
+    def __init__(
+        self, settings: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoader, config: DictConfig
+    ) -> None:
+        """Read it."""
+        self.loader, self.config = loader, config
+        self.fixed: dict[str, str] = {}
+        """Overrides by name, which may begin with a +."""
+        self.deletions: list[str] = []
+        """Overrides that begin with a ~."""
+        self.named = {key_in(argument) for argument in arguments}
+        """Keys that the command line names."""
+        self._read(settings, arguments)
+
+    def is_group(self, key: str) -> bool:
+        """Whether a key is a group of configurations."""
+        return bool(self.loader.get_group_options(key))
+
+    def default_of(self, key: str) -> Any:
+        """What a key is in the configuration as it is, without anything that is searched.
+
+        Raises:
+            InputError: if it has no such key, or that configuration cannot be.
+        """
+        if isinstance(self._defaults, InputError):
+            raise self._defaults
+        return self._value(key, self._defaults)
+
+    @functools.cached_property
+    def _defaults(self) -> DictConfig | InputError:
+        try:
+            return self._composed()
+        except ConfigCompositionException as error:
+            return InputError(f"the defaults do not go with what is fixed: {one_line(error)}")
+
+    def _read(self, settings: Mapping[str, Any], arguments: Sequence[str]) -> None:
+        everywhere: dict[str, Parameter] = {}
+        sometimes = list(read_when(settings["when"] or {}, self.loader))
+
+        def hold(name: str, domain: BaseDistribution | str) -> None:
+            key = key_of(name)
+            everywhere.pop(key, None)
+            for known in [known for known in self.fixed if key_of(known) == key]:
+                del self.fixed[known]
+            if isinstance(domain, str):
+                self.fixed[name] = domain
+            else:
+                everywhere[key] = Parameter(name, domain)
+
+        replaced: dict[str, tuple[str, BaseDistribution | str]] = {}
+        of_params = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]
+        for override in [*of_params, *arguments]:
+            read = parse(override, self.loader)
+            self.deletions += [] if read else [override]
+            for name, domain in read.items():
+                key = key_of(name)
+                if override in arguments and any(p.key == key for p in sometimes) and key not in everywhere:
+                    sometimes = [dataclasses.replace(p, domain=domain) if p.key == key else p for p in sometimes]
+                    replaced[key] = name, domain
+                else:
+                    hold(name, domain)
+        declared = {parameter.key for parameter in sometimes}
+        narrowed = set(self.named)
+        while True:  # what one round drops, the conditions of others may be on
+            left = self._resolved(sometimes, everywhere, declared, narrowed)
+            gone = Counter(p.key for p in sometimes) - Counter(p.key for p in left)
+            narrowed |= set(gone)  # with some of its branches, a key may have lost some of its values
+            settled, sometimes = not gone, left
+            # An override of a key none of whose branches is left is one like any other.
+            for key in [key for key in replaced if all(p.key != key for p in sometimes)]:
+                hold(*replaced.pop(key))
+                settled = False
+            if settled:
+                break
+        parameters = [*everywhere.values(), *sometimes]
+        self._check_options(parameters)
+        self.space = Space(parameters)
+
+    def _resolved(
+        self,
+        sometimes: Sequence[Parameter],
+        everywhere: Mapping[str, Parameter],
+        declared: set[str],
+        narrowed: set[str],
+    ) -> list[Parameter]:
+        """Conditional parameters without the conditions on what is not searched, and without those that cannot be.
+
+        Args:
+            sometimes: The conditional parameters.
+            everywhere: The others by key.
+            declared: Keys that ``when`` has named: where their branches are gone, the configuration may lack them.
+            narrowed: Keys of which the command line has left fewer values, perhaps not all of a condition.
+        """
+        searched = {*everywhere, *(parameter.key for parameter in sometimes)}
+        some = {p.name: any_value(p.domain) for p in everywhere.values() if not isinstance(p.domain, str)}
+
+        @functools.cache
+        def composed() -> DictConfig:
+            try:
+                return self._composed()
+            except ConfigCompositionException:  # what is fixed may exist only with what is searched
+                return self._composed(some)
+
+        def holds(condition: Condition) -> bool:
+            try:
+                value = self._value(condition.parent, composed())
+            except InputError:
+                if condition.parent in declared:
+                    return False
+                raise
+            self._require_options(condition.parent, condition.values)
+            return condition.holds({condition.parent: value})
+
+        def possible(condition: Condition) -> Condition | None:
+            """A condition on what is searched with the values that it may have on this command line."""
+            if condition.parent not in narrowed:
+                return condition
+            self._require_options(condition.parent, condition.values)
+            parents = [p for p in (*everywhere.values(), *sometimes) if p.key == condition.parent]
+            values = tuple(value for value in condition.values if any(p.can_be(value) for p in parents))
+            return Condition(condition.parent, values) if values else None
+
+        resolved = []
+        for parameter in sometimes:
+            left = [possible(condition) for condition in parameter.when if condition.parent in searched]
+            kept = tuple(condition for condition in left if condition is not None)
+            if len(kept) == len(left) and all(holds(c) for c in parameter.when if c.parent not in searched):
+                resolved.append(dataclasses.replace(parameter, when=kept))
+        return resolved
+
+    def _composed(self, params: Mapping[str, Any] | None = None) -> DictConfig:
+        return self.loader.load_sweep_config(self.config, overrides(params or {}, self.fixed, self.deletions))
+
+    def _value(self, key: str, composed: DictConfig) -> Any:
+        """What a key or the choice of a group is where it is not searched."""
+        if self.is_group(key):
+            return OmegaConf.select(composed.hydra.runtime.choices, key)
+        settings = settings_of(composed)
+        if key not in settings:
+            known = {*settings, *map(str, composed.hydra.runtime.choices)}
+            raise InputError(f"the configuration has no {key}{did_you_mean(key, known)}")
+        value = OmegaConf.select(composed, key)
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    def _check_options(self, parameters: Sequence[Parameter]) -> None:
+        """Look whether what a group is chosen from is there."""
+        for parameter in parameters:
+            if isinstance(parameter.domain, CategoricalDistribution):
+                self._require_options(parameter.key, parameter.domain.choices)
+
+    def _require_options(self, group: str, choices: Sequence[Any]) -> None:
+        options = self.loader.get_group_options(group)
+        for choice in choices:
+            if options and isinstance(choice, str) and "," not in choice and choice not in (*options, "null"):
+                raise InputError(f"{group}={choice} is none of its options: {', '.join(options)}")
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """A task's settings by dotted key, unresolved."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return flatten({key: value for key, value in plain.items() if key != "hydra"})

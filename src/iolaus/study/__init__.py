@@ -1,0 +1,1 @@
+"""What stands in the storage, and the life of a trial."""

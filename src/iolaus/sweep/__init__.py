@@ -1,0 +1,1 @@
+"""One command that sweeps, from its overrides to its summary."""

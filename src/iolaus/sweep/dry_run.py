@@ -1,0 +1,168 @@
+"""What a sweep would do: its space, its branches, and how long it may take."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import optuna
+from hydra._internal.execution_policy import execution_whitelist
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from optuna.exceptions import OptunaError
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from iolaus.compare.multi_seed import left
+from iolaus.errors import InputError, one_line
+from iolaus.study.plan import Plan
+from iolaus.study.storage import open_storage
+from iolaus.study.tally import Tally
+from iolaus.system import machine
+
+DRAWS = 24
+"""How many random trials an estimate is made from: branches alone would weigh rare ones like common ones."""
+
+
+def dry_run(
+    plan: Plan,
+    branches: Sequence[Sequence[str]],
+    hydra_context: HydraContext,
+    sweep_config: DictConfig,
+    workers: int,
+    timeout_s: float | None,
+) -> Iterator[str]:
+    """Say in lines what a plan searches.
+
+    Args:
+        plan: What is to be searched.
+        branches: The overrides of a trial of each branch, all of which have been composed.
+        hydra_context: Of the command.
+        sweep_config: The configuration of the sweep.
+        workers: How many there would be.
+        timeout_s: Seconds after which no trial begins.
+    """
+    yield f"study {plan.study_name}: {plan.goals.n_trials} trials, {workers} workers; {plan.folder}"
+    yield from (f"  {line}" for line in plan.space.tree())
+    yield f"{len(branches)} branches, a trial of each composed:"
+    seconds_of = _timer(hydra_context, sweep_config, max(1, machine.cores() // workers), plan.repeats)
+    for branch in branches:
+        yield f"  {_timed(seconds_of, branch)[1]}{' '.join(branch)}"
+    finished, mean = _so_far(plan)
+    why = "the mean of this study so far"
+    if seconds_of is not None:
+        mean, why = _mean_of_draws(plan, hydra_context, sweep_config, seconds_of)
+    if mean is None:
+        yield "no trial has run yet from which the time could be estimated"
+        return
+    left = max(0, plan.goals.n_trials - finished)
+    workers = max(1, min(workers, left))
+    whole_s = mean * left / workers
+    yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}"
+    yield "pruning makes it less, a sampler that comes to prefer large models more"
+    if timeout_s is not None and timeout_s < whole_s:
+        begun = max(1, round(timeout_s * workers / mean))
+        yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"
+
+
+def dry_comparison(
+    plan: Plan,
+    settings: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    hydra_context: HydraContext,
+    sweep_config: DictConfig,
+    workers: int,
+) -> Iterator[str]:
+    """Say in lines what is compared.
+
+    Args:
+        plan: Of the command.
+        settings: The overrides of each by name, all of which have been composed.
+        seeds: With which each is to run.
+        hydra_context: Of the command.
+        sweep_config: The configuration of the sweep.
+        workers: How many there would be.
+    """
+    count = f"{len(settings)} settings with {len(seeds)} seeds each"
+    yield f"study {plan.study_name}: {count}, {workers} workers; {plan.folder}"
+    seconds_of = _timer(hydra_context, sweep_config, max(1, machine.cores() // workers), 1)
+    study, runs, whole_s, unknown = _existing(plan), 0, 0.0, 0
+    for name, overrides in settings.items():
+        missing = len(seeds) if study is None else left(study, [overrides], seeds)
+        seconds, took = _timed(seconds_of, overrides)
+        runs, unknown = runs + missing, unknown + (seconds is None)
+        whole_s += missing * (seconds or 0.0)
+        yield f"  {took}{name}: {' '.join(overrides)}"
+    if seconds_of is None:
+        yield f"{runs} runs are left; how long one takes only an app can tell that knows estimate_s"
+        return
+    without = f", without those of {unknown} settings that cannot run" if unknown else ""
+    yield f"about {_clock(whole_s / max(1, min(workers, runs)))} for the {runs} runs that are left{without}"
+
+
+def _timed(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Sequence[str]) -> tuple[float | None, str]:
+    """The seconds that a trial with these overrides would take, if that can be told, and the same in words."""
+    if seconds_of is None:
+        return None, ""
+    try:
+        seconds = seconds_of(overrides)
+    except Exception as error:  # whatever a model may raise: the others are worth knowing
+        return None, f"cannot run ({one_line(error)}):  "
+    return seconds, f"{seconds:6.1f} s  "
+
+
+def _timer(
+    hydra_context: HydraContext, sweep_config: DictConfig, threads: int, repeats: int
+) -> Callable[[Sequence[str]], float] | None:
+    """What times a trial with these overrides: the app's callback, if it has one that can."""
+    found = [callback for callback in hydra_context.callbacks.callbacks if hasattr(callback, "estimate_s")]
+
+    def seconds_of(overrides: Sequence[str]) -> float:
+        config = hydra_context.config_loader.load_sweep_config(sweep_config, list(overrides))
+        HydraConfig.instance().set_config(config)
+        with execution_whitelist(hydra_context.execution_whitelist, reset=True):
+            return repeats * float(found[0].estimate_s(config.copy(), threads))
+
+    return seconds_of if found else None
+
+
+def _mean_of_draws(
+    plan: Plan, hydra_context: HydraContext, sweep_config: DictConfig, seconds_of: Callable[[Sequence[str]], float]
+) -> tuple[float | None, str]:
+    """The mean time of a few random trials, and how it came about."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seconds, failed = [], 0
+    for _ in range(DRAWS):
+        try:
+            seconds.append(seconds_of(plan.suggest(study.ask(), sweep_config, hydra_context.execution_whitelist)))
+        except Exception:  # such a trial will fail as early
+            failed += 1
+    why = f"the mean of {len(seconds)} random ones, a few steps of each timed"
+    return statistics.fmean(seconds) if seconds else None, f"{why} ({failed} cannot run)" if failed else why
+
+
+def _existing(plan: Plan) -> Study | None:
+    """The study that a plan would go on with, if it is there."""
+    path = plan.storage.removeprefix("sqlite:///")
+    if "://" not in path and not Path(path).exists():  # to look would make it
+        return None
+    try:
+        return optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
+    except (KeyError, InputError, OptunaError):
+        return None
+
+
+def _so_far(plan: Plan) -> tuple[int, float | None]:
+    """How many trials of the study count already, and the seconds that a complete one has taken, if there is one."""
+    study = _existing(plan)
+    if study is None:
+        return 0, None
+    trials = study.get_trials(deepcopy=False)
+    durations = [trial.duration for trial in trials if trial.state == TrialState.COMPLETE and trial.duration]
+    mean = statistics.fmean(duration.total_seconds() for duration in durations) if durations else None
+    return Tally.of(study, trials).counted, mean
+
+
+def _clock(seconds: float) -> str:
+    return f"{timedelta(seconds=round(seconds))} (h:mm:ss)"

@@ -1,0 +1,1 @@
+"""Files, processes and machines; it knows nothing of sweeps."""

@@ -1,0 +1,1 @@
+"""Where runs and sweeps are recorded, for any Hydra app."""
