@@ -25,11 +25,11 @@ class IolausSweeper(OptunaSweeper):
         """Take what Hydra gives a sweeper."""
         from iolaus.sweep.sweep import Sweep
 
-        self.search = Sweep(self.settings, hydra_context, task_function, config)
+        self.command = Sweep(self.settings, hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search until the study has its total."""
-        self.search.run(arguments)
+        self.command.run(arguments)
 
 
 @dataclass

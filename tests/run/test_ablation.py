@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from iolaus.study import attributes
 from iolaus.study.storage import open_storage
 
 
-class Options:
-    """What `iolaus.classifier.run.ablation.variants` asks of Hydra's loader."""
+class Composed:
+    """What `ablation.variants` asks of a composer, without a sweep."""
 
-    def get_group_options(self, group: str) -> list[str]:
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        return compose("config", list(overrides), return_hydra_config=True)
+
+    def options(self, group: str) -> list[str]:
         return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
@@ -31,13 +34,10 @@ def variants_of(
     config.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf")):
-
-        def composed(overrides: Any) -> DictConfig:
-            return compose("config", list(overrides), return_hydra_config=True)
-
-        found = listed(composed(overrides), composed, Options())  # type: ignore[arg-type]
+        composer = Composed()
+        found = listed(composer.compose(overrides), composer)
         for changed in found.values():  # each exists
-            composed(replace_overrides(overrides, changed))
+            composer.compose(replace_overrides(overrides, changed))
     return found
 
 

@@ -2,11 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.study import Study
@@ -14,8 +12,8 @@ from optuna.study import Study
 from iolaus.compare.multi_seed import COSTS, SEED, MultiSeedPlan, add_difference, require_seed, row_of
 from iolaus.compare.statistics import format_difference, format_mean
 from iolaus.errors import InputError, one_line, require
+from iolaus.search_space.compose import Composer, settings_of
 from iolaus.search_space.overrides import key_in, replace_overrides
-from iolaus.search_space.parse import settings_of
 from iolaus.study.plan import Plan
 from iolaus.study.trials import objectives, sign_of
 
@@ -36,48 +34,42 @@ NO_PLACE: Mapping[str, Any] = {
 FORMS = ("{:,.0f}", "{:.1f} s")
 """How each of `COSTS` is written."""
 
-Compose = Callable[[Sequence[str]], DictConfig]
-"""Gives the configuration with these overrides in place of those of the command."""
 
-
-def listed_by(asked: Any, plan: Plan, context: HydraContext, sweep_config: DictConfig) -> dict[str, list[str]]:
-    """The overrides of each setting, the first of which is the command's own.
+def read(asked: Any, plan: Plan, composer: Composer, whitelist: Any) -> dict[str, list[str]]:
+    """Return the overrides of each setting by name; the first is the command as it is.
 
     Args:
         asked: What ``hydra.sweeper.variants`` says: lists of overrides by name, or a function that gives them, with the
             arguments of `iolaus.classifier.run.ablation.variants`.
         plan: Of the command.
-        context: Hydra's.
-        sweep_config: The configuration of the sweep.
+        composer: Composes the settings.
+        whitelist: The targets that the app allows Hydra to call; None if it does not say.
 
     Raises:
         InputError: if there is nothing to compare, or what is asked for cannot be used.
     """
+    sweeper = composer.sweep_config.hydra.sweeper
     for key, default in NO_PLACE.items():
-        if sweep_config.hydra.sweeper[key] != default:
+        if sweeper[key] != default:
             raise InputError(
                 f"hydra.sweeper.{key} has no place beside hydra.sweeper.variants, which searches for nothing"
             )
-    if sweep_config.hydra.sweeper.finals.k > 0:
+    if sweeper.finals.k > 0:
         raise InputError("hydra.sweeper.finals has no place beside hydra.sweeper.variants, which searches for nothing")
     if plan.space:
         searched = ", ".join(parameter.key for parameter in plan.space.parameters)
         raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
-    loader, given = context.config_loader, plan.overrides({})
-    # of the sweep, not of a run
-    search = [override for override in given if key_in(override) == "hparams_search"]
-
-    def compose(overrides: Sequence[str]) -> DictConfig:
-        return loader.load_sweep_config(sweep_config, replace_overrides(search, overrides))
-
-    config = compose(given)
-    found = _asked_of(asked, context, config, compose) if isinstance(asked, str) else asked
+    given = plan.overrides({})
+    # the search belongs to the command, not to a setting
+    composer = composer.on_top_of([override for override in given if key_in(override) == "hparams_search"])
+    config = composer.compose(given)
+    found = _call(asked, config, composer, whitelist) if isinstance(asked, str) else asked
     _check(found)
     everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(config)}
     for name, overrides in found.items():
         try:
-            fitted = _fitted(given, overrides, config, compose, loader)
-            trial = _trial_of(compose(fitted))
+            fitted = _fitted(given, overrides, config, composer)
+            trial = _trial_of(composer.compose(fitted))
             same = next((other for other, known in composed.items() if known == trial), None)
             if same is not None:
                 raise InputError(f"it is the same as «{same}», with whatever seed")
@@ -92,12 +84,12 @@ def listed_by(asked: Any, plan: Plan, context: HydraContext, sweep_config: DictC
     return everything
 
 
-def _asked_of(target: str, context: HydraContext, config: DictConfig, compose: Compose) -> Any:
-    """What a function lists."""
-    whitelist = (target,) if context.execution_whitelist is None else context.execution_whitelist
+def _call(target: str, config: DictConfig, composer: Composer, whitelist: Any) -> Any:
+    """Return what a function of the user's lists."""
+    allowed = (target,) if whitelist is None else whitelist
     try:
-        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=whitelist)
-        return function(config, compose, context.config_loader)
+        function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=allowed)
+        return function(config, composer)
     except InputError:
         raise
     except Exception as error:  # whatever a function of the user's may raise
@@ -123,17 +115,15 @@ def _trial_of(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in settings_of(config).items() if key != SEED}
 
 
-def _fitted(
-    given: Sequence[str], changed: Sequence[str], config: DictConfig, compose: Compose, loader: ConfigLoader
-) -> list[str]:
+def _fitted(given: Sequence[str], changed: Sequence[str], config: DictConfig, composer: Composer) -> list[str]:
     """Overrides with some of them changed: another option of a group comes without the keys that only the first had."""
     fitting, gone = list(given), []
     for group, _, option in (override.partition("=") for override in changed):
-        if not loader.get_group_options(group) or OmegaConf.select(config, group) is None:
+        if not composer.is_group(group) or OmegaConf.select(config, group) is None:
             continue  # a key, or a group such as experiment that changes others
-        own = compose([f"{group}={option}"])[group]
+        own = composer.compose([f"{group}={option}"])[group]
         fitting = [o for o in fitting if not _within(o, group) or _within(o, group).split(".")[0] in own]
-        composed = compose(replace_overrides(fitting, changed))[group]
+        composed = composer.compose(replace_overrides(fitting, changed))[group]
         gone += [f"~{group}.{key}" for key in composed if key not in own]
     return [*replace_overrides(fitting, changed), *gone]
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from iolaus.errors import InputError, did_you_mean, one_line
-from iolaus.search_space.overrides import any_value, flatten, key_in, key_of, overrides, parse
+from iolaus.search_space.compose import Composer, settings_of
+from iolaus.search_space.overrides import any_value, key_in, key_of, overrides, parse
 from iolaus.search_space.space import Condition, Parameter, Space, read_when
 
 
@@ -22,8 +22,7 @@ class SpaceParser:
     Args:
         settings: The keys of ``hydra.sweeper``, of which ``params`` and ``when`` are read.
         arguments: The overrides of the command line that are not Hydra's own.
-        loader: Hydra's.
-        config: Of the sweep.
+        composer: Composes the sweep's trials, and knows the options of groups.
 
     Raises:
         InputError: for what could not be searched.
@@ -31,11 +30,9 @@ class SpaceParser:
 
     space: Space
 
-    def __init__(
-        self, settings: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoader, config: DictConfig
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any], arguments: Sequence[str], composer: Composer) -> None:
         """Read it."""
-        self.loader, self.config = loader, config
+        self.composer = composer
         self.fixed: dict[str, str] = {}
         """Overrides by name, which may begin with a +."""
         self.deletions: list[str] = []
@@ -43,10 +40,6 @@ class SpaceParser:
         self.named = {key_in(argument) for argument in arguments}
         """Keys that the command line names."""
         self._read(settings, arguments)
-
-    def is_group(self, key: str) -> bool:
-        """Whether a key is a group of configurations."""
-        return bool(self.loader.get_group_options(key))
 
     def default_of(self, key: str) -> Any:
         """What a key is in the configuration as it is, without anything that is searched.
@@ -67,7 +60,7 @@ class SpaceParser:
 
     def _read(self, settings: Mapping[str, Any], arguments: Sequence[str]) -> None:
         everywhere: dict[str, Parameter] = {}
-        sometimes = list(read_when(settings["when"] or {}, self.loader))
+        sometimes = list(read_when(settings["when"] or {}, self.composer.loader))
 
         def hold(name: str, domain: BaseDistribution | str) -> None:
             key = key_of(name)
@@ -82,7 +75,7 @@ class SpaceParser:
         replaced: dict[str, tuple[str, BaseDistribution | str]] = {}
         of_params = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]
         for override in [*of_params, *arguments]:
-            read = parse(override, self.loader)
+            read = parse(override, self.composer.loader)
             self.deletions += [] if read else [override]
             for name, domain in read.items():
                 key = key_of(name)
@@ -161,11 +154,11 @@ class SpaceParser:
         return resolved
 
     def _composed(self, params: Mapping[str, Any] | None = None) -> DictConfig:
-        return self.loader.load_sweep_config(self.config, overrides(params or {}, self.fixed, self.deletions))
+        return self.composer.compose(overrides(params or {}, self.fixed, self.deletions))
 
     def _value(self, key: str, composed: DictConfig) -> Any:
         """What a key or the choice of a group is where it is not searched."""
-        if self.is_group(key):
+        if self.composer.is_group(key):
             return OmegaConf.select(composed.hydra.runtime.choices, key)
         settings = settings_of(composed)
         if key not in settings:
@@ -181,14 +174,7 @@ class SpaceParser:
                 self._require_options(parameter.key, parameter.domain.choices)
 
     def _require_options(self, group: str, choices: Sequence[Any]) -> None:
-        options = self.loader.get_group_options(group)
+        options = self.composer.options(group)
         for choice in choices:
             if options and isinstance(choice, str) and "," not in choice and choice not in (*options, "null"):
                 raise InputError(f"{group}={choice} is none of its options: {', '.join(options)}")
-
-
-def settings_of(config: DictConfig) -> dict[str, Any]:
-    """A task's settings by dotted key, unresolved."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return flatten({key: value for key, value in plain.items() if key != "hydra"})

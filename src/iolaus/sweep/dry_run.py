@@ -1,4 +1,4 @@
-"""What a sweep would do: its space, its branches, and how long it may take."""
+"""A dry run: the space, a trial of each branch, and an estimate of the time; nothing is run."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,51 +8,50 @@ from pathlib import Path
 import optuna
 from hydra._internal.execution_policy import execution_whitelist
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import HydraContext
-from omegaconf import DictConfig
 from optuna.exceptions import OptunaError
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from iolaus.compare import finals
 from iolaus.compare.multi_seed import left
 from iolaus.errors import InputError, one_line
 from iolaus.study.plan import Plan
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
+from iolaus.sweep.session import Session
 from iolaus.system import machine
 
 DRAWS = 24
-"""How many random trials an estimate is made from: branches alone would weigh rare ones like common ones."""
+"""The number of random trials of an estimate: branches alone would weigh rare ones like common ones."""
 
 
-def dry_run(
-    plan: Plan,
-    branches: Sequence[Sequence[str]],
-    hydra_context: HydraContext,
-    sweep_config: DictConfig,
-    workers: int,
-    timeout_s: float | None,
-) -> Iterator[str]:
-    """Say in lines what a plan searches.
+def dry_run(session: Session, plan: Plan, branches: Sequence[Sequence[str]], rule: finals.Rule | None) -> Iterator[str]:
+    """Yield in lines what a search would do.
 
     Args:
-        plan: What is to be searched.
+        session: Of the command.
+        plan: Of the search.
         branches: The overrides of a trial of each branch, all of which have been composed.
-        hydra_context: Of the command.
-        sweep_config: The configuration of the sweep.
-        workers: How many there would be.
-        timeout_s: Seconds after which no trial begins.
+        rule: Of the finals, if there are any.
     """
+    workers = session.pool.workers(plan.goals.n_trials, session.composer)
+    yield from _search(session, plan, branches, workers)
+    if rule is not None:
+        each = f"then the best {rule.k} settings with {rule.r} new seeds each"
+        yield f"{each}, and the winner with {rule.n_test} seeds on test"
+
+
+def _search(session: Session, plan: Plan, branches: Sequence[Sequence[str]], workers: int) -> Iterator[str]:
     yield f"study {plan.study_name}: {plan.goals.n_trials} trials, {workers} workers; {plan.folder}"
     yield from (f"  {line}" for line in plan.space.tree())
     yield f"{len(branches)} branches, a trial of each composed:"
-    seconds_of = _timer(hydra_context, sweep_config, max(1, machine.cores() // workers), plan.repeats)
+    seconds_of = _timer(session, max(1, machine.cores() // workers), plan.repeats)
     for branch in branches:
         yield f"  {_timed(seconds_of, branch)[1]}{' '.join(branch)}"
     finished, mean = _so_far(plan)
     why = "the mean of this study so far"
     if seconds_of is not None:
-        mean, why = _mean_of_draws(plan, hydra_context, sweep_config, seconds_of)
+        mean, why = _mean_of_draws(session, plan, seconds_of)
     if mean is None:
         yield "no trial has run yet from which the time could be estimated"
         return
@@ -61,32 +60,27 @@ def dry_run(
     whole_s = mean * left / workers
     yield f"about {_clock(whole_s)} for {left} trials of {mean:.1f} s, {why}"
     yield "pruning makes it less, a sampler that comes to prefer large models more"
+    timeout_s = session.settings["timeout_s"]
     if timeout_s is not None and timeout_s < whole_s:
         begun = max(1, round(timeout_s * workers / mean))
         yield f"hydra.sweeper.timeout_s ends it after about {_clock(timeout_s + mean / 2)}, with about {begun} trials"
 
 
 def dry_comparison(
-    plan: Plan,
-    settings: Mapping[str, Sequence[str]],
-    seeds: Sequence[int],
-    hydra_context: HydraContext,
-    sweep_config: DictConfig,
-    workers: int,
+    session: Session, plan: Plan, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> Iterator[str]:
-    """Say in lines what is compared.
+    """Yield in lines what a comparison would do.
 
     Args:
-        plan: Of the command.
+        session: Of the command.
+        plan: Of the comparison.
         settings: The overrides of each by name, all of which have been composed.
         seeds: With which each is to run.
-        hydra_context: Of the command.
-        sweep_config: The configuration of the sweep.
-        workers: How many there would be.
     """
+    workers = session.pool.workers(len(settings) * len(seeds), session.composer)
     count = f"{len(settings)} settings with {len(seeds)} seeds each"
     yield f"study {plan.study_name}: {count}, {workers} workers; {plan.folder}"
-    seconds_of = _timer(hydra_context, sweep_config, max(1, machine.cores() // workers), 1)
+    seconds_of = _timer(session, max(1, machine.cores() // workers), 1)
     study, runs, whole_s, unknown = _existing(plan), 0, 0.0, 0
     for name, overrides in settings.items():
         missing = len(seeds) if study is None else left(study, [overrides], seeds)
@@ -102,7 +96,7 @@ def dry_comparison(
 
 
 def _timed(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Sequence[str]) -> tuple[float | None, str]:
-    """The seconds that a trial with these overrides would take, if that can be told, and the same in words."""
+    """Return the seconds that a trial with these overrides would take, if that can be told, and the same in words."""
     if seconds_of is None:
         return None, ""
     try:
@@ -112,30 +106,28 @@ def _timed(seconds_of: Callable[[Sequence[str]], float] | None, overrides: Seque
     return seconds, f"{seconds:6.1f} s  "
 
 
-def _timer(
-    hydra_context: HydraContext, sweep_config: DictConfig, threads: int, repeats: int
-) -> Callable[[Sequence[str]], float] | None:
-    """What times a trial with these overrides: the app's callback, if it has one that can."""
-    found = [callback for callback in hydra_context.callbacks.callbacks if hasattr(callback, "estimate_s")]
+def _timer(session: Session, threads: int, repeats: int) -> Callable[[Sequence[str]], float] | None:
+    """Return a function that times a trial with given overrides; None if no callback of the app's can."""
+    found = [callback for callback in session.callbacks if hasattr(callback, "estimate_s")]
 
     def seconds_of(overrides: Sequence[str]) -> float:
-        config = hydra_context.config_loader.load_sweep_config(sweep_config, list(overrides))
+        config = session.composer.compose(overrides)
         HydraConfig.instance().set_config(config)
-        with execution_whitelist(hydra_context.execution_whitelist, reset=True):
+        with execution_whitelist(session.whitelist, reset=True):
             return repeats * float(found[0].estimate_s(config.copy(), threads))
 
     return seconds_of if found else None
 
 
 def _mean_of_draws(
-    plan: Plan, hydra_context: HydraContext, sweep_config: DictConfig, seconds_of: Callable[[Sequence[str]], float]
+    session: Session, plan: Plan, seconds_of: Callable[[Sequence[str]], float]
 ) -> tuple[float | None, str]:
-    """The mean time of a few random trials, and how it came about."""
+    """Return the mean time of a few random trials, and how it was estimated."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seconds, failed = [], 0
     for _ in range(DRAWS):
         try:
-            seconds.append(seconds_of(plan.suggest(study.ask(), sweep_config, hydra_context.execution_whitelist)))
+            seconds.append(seconds_of(plan.suggest(study.ask(), session.composer.sweep_config, session.whitelist)))
         except Exception:  # such a trial will fail as early
             failed += 1
     why = f"the mean of {len(seconds)} random ones, a few steps of each timed"
@@ -143,7 +135,7 @@ def _mean_of_draws(
 
 
 def _existing(plan: Plan) -> Study | None:
-    """The study that a plan would go on with, if it is there."""
+    """Return the study that a plan would go on with, if it is there."""
     path = plan.storage.removeprefix("sqlite:///")
     if "://" not in path and not Path(path).exists():  # to look would make it
         return None
@@ -154,7 +146,7 @@ def _existing(plan: Plan) -> Study | None:
 
 
 def _so_far(plan: Plan) -> tuple[int, float | None]:
-    """How many trials of the study count already, and the seconds that a complete one has taken, if there is one."""
+    """Return the number of trials that count already, and the mean seconds of a complete one, if there is one."""
     study = _existing(plan)
     if study is None:
         return 0, None

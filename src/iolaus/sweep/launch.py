@@ -1,6 +1,7 @@
-"""The workers of a command: how many there are, and what starts them and sees them end."""
+"""The workers of a command: their number, their start, and their end."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 
-from hydra_plugins.iolaus_local import LocalLauncher
 from iolaus.errors import one_line
+from iolaus.search_space.compose import Composer
 from iolaus.study.plan import Plan
 from iolaus.study.queue import POLL_S, TrialQueue
 from iolaus.sweep.live import Live
-from iolaus.sweep.worker import Worker
+from iolaus.sweep.local_launcher import LocalLauncher
+from iolaus.sweep.worker import NoProposalError, Worker
 from iolaus.system import machine
+from iolaus.task import MismatchError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class WorkerPool:
     Args:
         settings: The keys of ``hydra.sweeper``.
         hydra_context: Hydra's.
-        task_function: What is run for each trial.
+        task_function: Run for each trial.
         first: The overrides of a trial that can be composed: a worker's own job is composed like one.
     """
 
@@ -48,34 +51,31 @@ class WorkerPool:
         first: Sequence[str],
     ) -> None:
         """Keep what workers are made from."""
-        self.settings, self.hydra_context, self.task_function, self.first = (
-            settings,
-            hydra_context,
-            task_function,
-            first,
-        )
+        self.settings, self.first = settings, first
+        self.hydra_context, self.task_function = hydra_context, task_function
 
-    def workers(self, left: int, config: DictConfig) -> int:
-        """How many workers for so many trials, by the rule that ``n_jobs`` documents."""
+    def workers(self, left: int, composer: Composer) -> int:
+        """Return the number of workers for so many trials, by the rule that ``n_jobs`` documents."""
+        sweep_config = composer.sweep_config
         asked = self.settings["n_jobs"]
-        in_process = "hydra/launcher=basic" in config.hydra.overrides.hydra
+        in_process = "hydra/launcher=basic" in sweep_config.hydra.overrides.hydra
         automatic = len(machine.gpus()) or machine.cores()
         workers = 1 if in_process else min(automatic if asked is None else asked, left)
-        if workers > 1 and _launches_local(config):
+        if workers > 1 and _launcher_name(sweep_config) == "basic":
             try:
-                cloudpickle.dumps((self.task_function, self.hydra_context, config))
+                cloudpickle.dumps((self.task_function, self.hydra_context, sweep_config))
             except Exception as error:  # of whatever the task's module holds
                 log.warning("one worker only, in this process: the task cannot be sent to others: %s", one_line(error))
                 return 1
         return workers
 
-    def run(self, plan: Plan, storage: BaseStorage, workers: int, config: DictConfig) -> str | None:
-        """Have workers go through a plan; gives what kept one of them from it."""
+    def run(self, plan: Plan, storage: BaseStorage, workers: int, composer: Composer) -> str | None:
+        """Have workers go through a plan, and return the error that kept one of them from it."""
         folders = Path(plan.folder) / "workers"
         folders.mkdir(parents=True, exist_ok=True)
         first = _reserve(folders, workers)
-        worker = Worker(plan, self.task_function, self.hydra_context, config, first, workers, storage)
-        launcher = self._launcher(worker, config)
+        worker = Worker(plan, self.task_function, self.hydra_context, composer, first, workers, storage)
+        launcher = self._launcher(worker, composer.sweep_config)
         job = [*self.first, "hydra.sweep.subdir=workers/${hydra.job.num}"]
         with Live(plan.open(storage), alone=isinstance(launcher, LocalLauncher)):
             try:
@@ -84,51 +84,52 @@ class WorkerPool:
                 return f"{type(error).__name__}: {error}"
         return next((_cause(job._return_value) for job in returned if job.status == JobStatus.FAILED), None)
 
-    def _launcher(self, worker: Worker, config: DictConfig) -> Launcher:
-        """The launcher that is configured, or ours."""
+    def _launcher(self, worker: Worker, sweep_config: DictConfig) -> Launcher:
+        """Return the launcher that is configured; for several workers ours in place of Hydra's default."""
         # The callbacks are for trials, not for the jobs that run them.
         context = HydraContext(self.hydra_context.config_loader, Callbacks(), self.hydra_context.execution_whitelist)
-        if not _launches_local(config) or worker.workers == 1:
+        name = _launcher_name(sweep_config)
+        if name != "local" and (name != "basic" or worker.workers == 1):
             logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
-            return Plugins.instance().instantiate_launcher(context, worker, config)
+            return Plugins.instance().instantiate_launcher(context, worker, sweep_config)
         launcher = LocalLauncher()
-        launcher.setup(hydra_context=context, task_function=worker, config=config)
+        launcher.setup(hydra_context=context, task_function=worker, config=sweep_config)
         return launcher
 
 
-def give_up_dying(search: TrialQueue, reason: str) -> None:
-    """Wait a little for what still runs: other people's launchers do not wait for processes that they kill."""
+def fail_dying_trials(queue: TrialQueue, end: str) -> None:
+    """Wait a little for trials that still run: other people's launchers do not wait for processes that they kill."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         ray.shutdown()  # its processes would end with this one only
-    end = time.monotonic() + DYING_S
-    while search.tally().running and time.monotonic() < end:
+    deadline = time.monotonic() + DYING_S
+    while queue.tally().running and time.monotonic() < deadline:
         time.sleep(0.1)
-        search.fail_lost_trials(reason)
+        queue.fail_lost_trials(end)
 
 
-def wait_for_others(search: TrialQueue) -> None:
+def wait_for_others(queue: TrialQueue) -> None:
     """Wait for the trials that other commands are at work on, to which this one would add no more."""
     told = False
-    while search.fail_lost_trials() or search.tally().running:
+    while queue.fail_lost_trials() or queue.tally().running:
         if not told:
             log.info("waiting for the trials of another command")
             told = True
         time.sleep(POLL_S)
 
 
-def _launches_local(config: DictConfig) -> bool:
-    """Whether several workers get our launcher instead of Hydra's default, which has one process."""
-    return bool(config.hydra.runtime.choices["hydra/launcher"] == "basic")
+def _launcher_name(sweep_config: DictConfig) -> str:
+    return str(sweep_config.hydra.runtime.choices["hydra/launcher"])
 
 
 def _cause(error: object) -> str:
-    """What an error says, without the class that a traceback's last line names."""
-    return str(error).removeprefix("iolaus.sweep.worker.NoProposalError: ").removeprefix("iolaus.task.MismatchError: ")
+    """Return an error's message without its class, which a traceback's last line names."""
+    kinds = "|".join(f"{kind.__module__}.{kind.__qualname__}" for kind in (NoProposalError, MismatchError))
+    return re.sub(rf"^({kinds}): ", "", str(error))
 
 
 def _reserve(folders: Path, count: int) -> int:
-    """Make folders for so many workers, with numbers that nobody else has, and give the first of them."""
+    """Make folders for so many workers, with numbers that nobody else has, and return the first of them."""
     taken = [int(folder.name) for folder in folders.iterdir() if folder.name.isdecimal()]
     first = max(taken, default=-1) + 1
     while True:

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs, read from the study: a line for each trial that ends, and what is under way."""
+"""The progress of a sweep, read from its study: a line for each trial that ends, and the trials under way."""
 
 import dataclasses
 import logging
@@ -33,29 +33,29 @@ STATUS_S = 30.0
 
 
 class Live:
-    """Shows a search until the context ends.
+    """Show a search until the context ends.
 
     Args:
-        search: The search, an object that nobody else uses: it is read in a thread.
+        queue: The trials of the search, an object that nobody else uses: it is read in a thread.
         alone: Whether nothing else writes to the terminal, so that lines may be kept at its foot.
         every_s: Seconds between two looks.
     """
 
-    def __init__(self, search: TrialQueue, alone: bool, every_s: float = 0.5, out: TextIO | None = None) -> None:
+    def __init__(self, queue: TrialQueue, alone: bool, every_s: float = 0.5, out: TextIO | None = None) -> None:
         """Remember what has ended before."""
-        self.search, self.every_s = search, every_s
+        self.queue, self.every_s = queue, every_s
         self.out = out or sys.stdout
         self.in_place = alone and self.out.isatty()
-        trials = search.study.get_trials(deepcopy=False)
+        trials = queue.study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if trial.state.is_finished()]
         self.seen = {trial.number for trial in ended}
         self.settled = 0
-        self.shown = Tally.of(search.study)
+        self.shown = Tally.of(queue.study)
         self.curve: list[float] = []  # the best value after each complete trial
         for trial in sorted(ended, key=ended_at):
             self._improve(trial)
         self.start = self.last_status = time.monotonic()
-        self.before = search.tally().counted
+        self.before = queue.tally().counted
         self.workers_seen: dict[tuple[str, int] | int, tuple[int, dict[str, Any] | None]] = {}
         self.lines = 0  # at the terminal's foot
         self.broken = self.warned = False
@@ -90,7 +90,7 @@ class Live:
             log.warning("the trials go on, but cannot be shown: %s: %s", type(error).__name__, error)
 
     def _show(self, last: bool) -> None:
-        trials = self.search.study.get_trials(deepcopy=False)
+        trials = self.queue.study.get_trials(deepcopy=False)
         while self.settled < len(trials) and trials[self.settled].number in self.seen:
             self.settled += 1
         ended = [
@@ -103,8 +103,8 @@ class Live:
                 continue
             self._warn_of_silence(trial)
             better = self._improve(trial)
-            lines.append(ended_line(trial, better and len(self.search.study.directions) == 1))
-        tally = self.search.tally()
+            lines.append(ended_line(trial, better and len(self.queue.study.directions) == 1))
+        tally = self.queue.tally()
         now = time.monotonic()
         if self.in_place:
             foot = [] if last else self._foot(tally)
@@ -119,7 +119,7 @@ class Live:
         self.out.flush()
 
     def _improve(self, trial: FrozenTrial) -> bool:
-        """Draw the curve on to a trial that has ended; gives whether it is the best so far."""
+        """Extend the curve to a trial that has ended; return whether it is the best so far."""
         better = self.shown.is_best(trial)
         self.shown.best = trial if better else self.shown.best
         if trial.state == TrialState.COMPLETE and self.shown.best is not None:
@@ -127,14 +127,14 @@ class Live:
         return better
 
     def _warn_of_silence(self, trial: FrozenTrial) -> None:
-        """Say once that a pruner has nothing to go by."""
-        prunes = not isinstance(self.search.study.pruner, NopPruner)
+        """Warn once if a pruner has no reported values to decide by."""
+        prunes = not isinstance(self.queue.study.pruner, NopPruner)
         if prunes and not self.warned and trial.state == TrialState.COMPLETE and not trial.intermediate_values:
             self.warned = True
             log.warning("the task never reports a value, so nothing can be pruned: call iolaus.report(step, value)")
 
     def _foot(self, tally: Tally) -> list[str]:
-        """As many lines as the terminal has room for, each of one row, so that they can be erased."""
+        """Return as many lines as the terminal has room for, each of one row, so that they can be erased."""
         columns, rows = terminal_size(self.out)
         lines = []
         for line in self._status(tally):
@@ -145,21 +145,21 @@ class Live:
         return lines
 
     def _status(self, tally: Tally) -> list[str]:
-        """How many have ended, how many run, and which is the best."""
-        counts = [f"{tally.counted} of {self.search.n_trials} trials finished"]
+        """Return how many trials have ended and how many run, and the best one."""
+        counts = [f"{tally.counted} of {self.queue.n_trials} trials finished"]
         if tally.pruned:
             counts.append(f"{tally.pruned} of them pruned")
         if tally.failed:
             counts.append(f"{tally.failed} failed")
-        here, deadline = tally.counted - self.before, self.search.goals.deadline
+        here, deadline = tally.counted - self.before, self.queue.goals.deadline
         left = until = math.inf
         if here > 0:
-            left = (time.monotonic() - self.start) / here * max(0, self.search.n_trials - tally.counted)
+            left = (time.monotonic() - self.start) / here * max(0, self.queue.n_trials - tally.counted)
         if deadline is not None:
             until = deadline - time.time()
-        if self.search.ended_by(tally) in (TIMEOUT, STOPPED):
+        if self.queue.ended_by(tally) in (TIMEOUT, STOPPED):
             counts.append("no new one begins")
-        elif until < left and tally.counted + len(tally.running) < self.search.n_trials:
+        elif until < left and tally.counted + len(tally.running) < self.queue.n_trials:
             counts.append(f"new ones begin for another {timedelta(seconds=round(until))}")
         elif left < math.inf:
             counts.append(f"about {timedelta(seconds=round(left))} left")
@@ -170,7 +170,7 @@ class Live:
         return lines
 
     def _running(self, tally: Tally) -> list[str]:
-        """What each worker does that has been seen at work, and lives."""
+        """Return a line for each worker that has been seen at work, and lives."""
         lines = []
         for trial in tally.running:
             number, _ = self.workers_seen.setdefault(
@@ -185,13 +185,13 @@ class Live:
 
 
 def ended_at(trial: FrozenTrial) -> float:
-    """When a trial that has ended did so, in seconds since the epoch; another program may not have said it."""
+    """Return the time of a trial's end, in seconds since the epoch; another program may not have stored it."""
     moment = trial.datetime_complete or trial.datetime_start
     return 0.0 if moment is None else moment.timestamp()
 
 
 def ended_line(trial: FrozenTrial, best: bool) -> str:
-    """How a trial ended."""
+    """Return a line on how a trial ended."""
     why = ""
     if trial.state == TrialState.COMPLETE:
         values = ", ".join(f"{value:.6g}" for value in trial.values)
@@ -208,20 +208,20 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
 
 
 def running_line(trial: FrozenTrial) -> str:
-    """How far a trial is."""
+    """Return a line on how far a trial is."""
     step = trial.last_step
     at = f"step {step}, {trial.intermediate_values[step]:.6g}" if step is not None else "started"
     return f"trial {trial.number}: {at}: {what(trial)}"
 
 
 def owner(trial: FrozenTrial) -> tuple[str, int] | int:
-    """Who runs a trial: a process of a host, or another program that this trial alone is known of."""
+    """Return who runs a trial: a process of a host, or the trial's number if another program does."""
     lease = trial.system_attrs.get(LEASE)
     return trial.number if lease is None else (lease["host"], lease["pid"])
 
 
 def sparkline(values: Sequence[float], width: int = 20) -> str:
-    """A curve in one row of blocks, from the lowest to the highest of the values that are shown."""
+    """Return a curve in one row of blocks, from the lowest to the highest of the values shown."""
     shown = [values[i * len(values) // width] for i in range(width)] if len(values) > width else list(values)
     shown = [*shown[:-1], values[-1]] if values else []
     low, high = (min(shown), max(shown)) if shown else (0.0, 0.0)
@@ -231,14 +231,14 @@ def sparkline(values: Sequence[float], width: int = 20) -> str:
 
 
 def what(trial: FrozenTrial) -> str:
-    """What is run in a trial: its parameters, or the name that its list has for them, with the seed."""
+    """Return a trial's parameters, or the name that a list of settings has for them with the seed."""
     if NAME in trial.user_attrs:
         return printable(f"{trial.user_attrs[NAME]}, seed {trial.params['seed']}")
     return settings(trial.params)
 
 
 def settings(params: Mapping[str, Any]) -> str:
-    """Parameters as overrides."""
+    """Return parameters as overrides in one line."""
     shown = (
         f"{start_of(name)}={value:.6g}" if isinstance(value, float) else f"{start_of(name)}={value}"
         for name, value in params.items()
@@ -247,7 +247,7 @@ def settings(params: Mapping[str, Any]) -> str:
 
 
 def terminal_size(out: TextIO) -> tuple[int, int]:
-    """Columns and rows of the terminal that a file writes to."""
+    """Return columns and rows of the terminal that a file writes to."""
     try:
         columns, rows = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):
@@ -256,23 +256,23 @@ def terminal_size(out: TextIO) -> tuple[int, int]:
 
 
 def watch(kept: StoredStudy, idle_s: float = 10.0) -> str:
-    """Show a search that runs elsewhere until it is over, and give why it ended, or that nobody is at work.
+    """Show a search that runs elsewhere until it is over; return why it ended, or that nobody is at work.
 
     Args:
         kept: Its study.
         idle_s: Seconds without any trial at work after which nobody is taken to be.
     """
-    search = TrialQueue(kept.study, goals_of(kept), 0, kept.folder or Path())
-    live, last = Live(search, alone=True), time.monotonic()
+    queue = TrialQueue(kept.study, goals_of(kept), 0, kept.folder or Path())
+    live, last = Live(queue, alone=True), time.monotonic()
     while (idle := time.monotonic() - last) < idle_s:
         live.look()
-        tally = search.tally()
+        tally = queue.tally()
         if any(is_alive(trial) for trial in tally.running):
             last = time.monotonic()
-        elif (end := search.ended_by(tally)) is not None:
+        elif (end := queue.ended_by(tally)) is not None:
             live.look(last=True)
-            goals = {"timeout_s": "its value", **dataclasses.asdict(search.goals)}
+            goals = {"timeout_s": "its value", **dataclasses.asdict(queue.goals)}
             return f"{tally.counted} trials finished; ended by {ENDS[end].format(**goals)}"
         time.sleep(0.5)
     live.look(last=True)
-    return f"{search.tally().counted} trials finished; nobody has been at work for {idle:.0f} s"
+    return f"{queue.tally().counted} trials finished; nobody has been at work for {idle:.0f} s"

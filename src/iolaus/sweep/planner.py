@@ -9,15 +9,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException
-from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import NopPruner
 
 from iolaus.errors import InputError, did_you_mean, is_number, require
+from iolaus.search_space.compose import Composer, settings_of
 from iolaus.search_space.overrides import key_in, overrides, start_of
-from iolaus.search_space.parse import SpaceParser, settings_of
+from iolaus.search_space.parse import SpaceParser
 from iolaus.search_space.space import WHEN, grid
 from iolaus.study.identity import Direction, digest, identity
 from iolaus.study.plan import Plan
@@ -28,31 +27,27 @@ NO_PRUNER = "optuna.pruners.NopPruner"
 
 
 class Planner:
-    """Makes the plan of a command.
+    """Make the plan of a command.
 
     Args:
-        command: What is searched.
+        parser: Of the command's space.
         settings: The keys of ``hydra.sweeper``.
-        hydra_context: Hydra's.
-        config: Of the sweep; its ``hydra.sweep.dir`` becomes the study's folder.
+        composer: Composes the sweep's trials; its folder becomes the study's.
+        whitelist: The targets that the app allows Hydra to call; None if it does not say.
     """
 
-    def __init__(
-        self, command: SpaceParser, settings: Mapping[str, Any], hydra_context: HydraContext, config: DictConfig
-    ) -> None:
+    def __init__(self, parser: SpaceParser, settings: Mapping[str, Any], composer: Composer, whitelist: Any) -> None:
         """Keep what a plan is made from."""
-        self.command, self.settings = command, settings
-        self.loader, self.config = hydra_context.config_loader, config
-        self.whitelist = hydra_context.execution_whitelist
+        self.parser, self.settings, self.composer, self.whitelist = parser, settings, composer, whitelist
         self.directions = self._directions()
 
     def plan(self) -> tuple[Plan, dict[str, str]]:
-        """The plan of a search, and the identity of its study; everything is checked that can be.
+        """Return the plan of a search and the identity of its study; everything is checked that can be.
 
         Raises:
             InputError: for whatever could not be searched.
         """
-        given, space, fixed = self.settings, self.command.space, self.command.fixed
+        given, space, fixed = self.settings, self.parser.space, self.parser.fixed
         self._check_numbers()
         sampler, pruner = dict(given["sampler"]), dict(given["pruner"])
         points = None
@@ -64,8 +59,8 @@ class Planner:
             except ValueError as error:
                 raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
 
-        branches = space.branches(self.command.is_group)
-        self.branches = [overrides(branch, fixed, self.command.deletions) for branch in branches]
+        branches = space.branches(self.composer.is_group)
+        self.branches = [overrides(branch, fixed, self.parser.deletions) for branch in branches]
         composed = self._compose_branches()
         has_seed = type(composed.get("seed")) is int and all(parameter.key != "seed" for parameter in space.parameters)
         if given["repeats"] > 1 and not has_seed:
@@ -73,7 +68,8 @@ class Planner:
         facts = identity(space, self.directions, self._shared(composed))
         name = given["study_name"]
         if name is None:
-            chosen = OmegaConf.select(self.config.hydra.runtime.choices, "hparams_search") or self.config.hydra.job.name
+            hydra = self.composer.sweep_config.hydra
+            chosen = OmegaConf.select(hydra.runtime.choices, "hparams_search") or hydra.job.name
             parts = {"sampler": sampler, **({"pruner": pruner} if pruner != {"_target_": NO_PRUNER} else {})}
             texts = {key: json.dumps(part, sort_keys=True, default=str) for key, part in parts.items()}
             name = f"{chosen}-{digest({**facts, **texts})}"
@@ -93,7 +89,7 @@ class Planner:
             ),
             space=space,
             fixed=fixed,
-            deletions=self.command.deletions,
+            deletions=self.parser.deletions,
             custom_search_space=given["custom_search_space"],
             sampler=sampler,
             pruner=pruner,
@@ -135,11 +131,11 @@ class Planner:
                 raise InputError(f"hydra.sweeper.{key} needs one objective, but there are {len(self.directions)}")
 
     def _compose_branches(self) -> DictConfig:
-        """Compose a trial of each branch, so that a key that does not exist there is found now; gives the first."""
+        """Compose a trial of each branch, so that a key that does not exist there is found now; return the first."""
         first = None
         for branch in self.branches:
             try:
-                composed = self.loader.load_sweep_config(self.config, branch)
+                composed = self.composer.compose(branch)
             except ConfigCompositionException as error:
                 self._explain(error, branch)
                 raise
@@ -148,16 +144,16 @@ class Planner:
         return first
 
     def _explain(self, error: Exception, branch: Sequence[str]) -> None:
-        """Raise an error that names the key that a branch does not have, if there is one."""
-        groups = [override for override in branch if self.command.is_group(key_in(override))]
+        """Raise an error that names a key that a branch lacks, if there is one."""
+        groups = [override for override in branch if self.composer.is_group(key_in(override))]
         try:
-            known = settings_of(self.loader.load_sweep_config(self.config, groups))
+            known = settings_of(self.composer.compose(groups))
         except ConfigCompositionException:
             return
         tables = {key.rpartition(".")[0] for key in known}
-        for parameter in self.command.space.parameters:
+        for parameter in self.parser.space.parameters:
             key = parameter.key.lstrip("~")
-            exists = key in known or key in tables or self.command.is_group(key)
+            exists = key in known or key in tables or self.composer.is_group(key)
             named = any(override.partition("=")[0] == start_of(parameter.name) for override in branch)
             if named and not exists and not parameter.name.startswith("+"):
                 where = f" with {' '.join(groups)}" if groups else ""
@@ -166,8 +162,8 @@ class Planner:
                 raise InputError(f"the configuration{where} has no {key}{meant}{hint}") from error
 
     def _shared(self, composed: DictConfig) -> dict[str, Any]:
-        """What all trials have in common: the configuration of any of them, but for what is searched."""
-        searched = tuple(p.key.lstrip("~").replace("/", ".") for p in self.command.space.parameters)
+        """Return the settings that all trials share: the configuration of any of them without what is searched."""
+        searched = tuple(p.key.lstrip("~").replace("/", ".") for p in self.parser.space.parameters)
         shared = {
             name: value
             for name, value in settings_of(composed).items()
@@ -177,24 +173,17 @@ class Planner:
             shared["custom_search_space"] = self.settings["custom_search_space"]
         if self.settings["repeats"] > 1:
             shared["repeats"] = self.settings["repeats"]
-        return {**shared, **{name.lstrip("+"): value for name, value in self.command.fixed.items()}}
+        return {**shared, **{name.lstrip("+"): value for name, value in self.parser.fixed.items()}}
 
     def _set_folder(self, study_name: str) -> Path:
-        """Make ``hydra.sweep.dir`` the study's, where it would be a new one for each command, and give it."""
-        raw = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        """Make ``hydra.sweep.dir`` the study's, where it would be a new one for each command, and return it."""
+        hydra = self.composer.sweep_config.hydra
+        raw = OmegaConf.to_container(hydra.sweep, resolve=False)
         assert isinstance(raw, dict)
         if "${now:" in raw["dir"]:
             name = re.sub(r"[^\w.+-]", "_", study_name)
-            with read_write(self.config.hydra), open_dict(self.config.hydra):
-                self.config.hydra.sweep.dir = raw["dir"][: raw["dir"].index("${now:")] + name
-        folder = Path(self.config.hydra.sweep.dir).absolute()
-        set_folder(self.config, folder)
+            with read_write(hydra), open_dict(hydra):
+                hydra.sweep.dir = raw["dir"][: raw["dir"].index("${now:")] + name
+        folder = self.composer.folder.absolute()
+        self.composer.set_folder(folder)
         return folder
-
-
-def set_folder(config: DictConfig, folder: Path) -> None:
-    """Make a folder that of a sweep, whose trials are composed from this configuration."""
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.sweep.dir = str(folder)
-        quoted = QuotedString(str(folder), Quote.single).with_quotes()
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")

@@ -1,4 +1,4 @@
-"""What a sweep leaves: the best of its study, as a file and in words."""
+"""The best of a study, as a file and in words, and the commands that run it once more."""
 
 import logging
 import shlex
@@ -9,15 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.command_line import config_options
+from iolaus.search_space.compose import Composer, settings_of
 from iolaus.search_space.overrides import as_element, key_in, start_of
-from iolaus.search_space.parse import settings_of
 from iolaus.study.attributes import FOLDER
 from iolaus.study.plan import Plan
 from iolaus.study.tally import Tally, best_of, best_trials
@@ -26,11 +24,11 @@ from iolaus.system.files import atomic_write
 log = logging.getLogger(__name__)
 
 SHOWN = 5
-"""How many of the best trials for several objectives are shown."""
+"""The number of the best trials for several objectives that are shown."""
 
 
 def write_results(study: Study, folder: Path) -> None:
-    """Write what the official sweeper writes."""
+    """Write ``optimization_results.yaml``, as the official sweeper does."""
     results: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
         with suppress(ValueError):  # no trial is complete
@@ -44,18 +42,17 @@ def write_results(study: Study, folder: Path) -> None:
 
 
 def _by_override(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as their overrides begin, whichever branch their ranges are of."""
+    """Return parameters by the beginning of their overrides, whichever branch their ranges are of."""
     return {start_of(name): value for name, value in params.items()}
 
 
-def summary(study: Study, plan: Plan, loader: ConfigLoader, sweep_config: DictConfig) -> Iterator[str]:
-    """The best, its folder, and the command that trains it once more.
+def summary(study: Study, plan: Plan, composer: Composer) -> Iterator[str]:
+    """Yield the best trial, its folder, and the command that runs it once more, in lines.
 
     Args:
         study: That has come to its end.
         plan: Of its last command.
-        loader: Hydra's, for what the group that chooses a search has set.
-        sweep_config: The configuration of the sweep.
+        composer: Of the sweep.
     """
     best = best_trials(study, study.get_trials(deepcopy=False))
     if len(study.directions) > 1:
@@ -63,35 +60,33 @@ def summary(study: Study, plan: Plan, loader: ConfigLoader, sweep_config: DictCo
     for trial in best[:SHOWN]:
         values = ", ".join(f"{value:.6g}" for value in trial.values)
         yield f"best trial {trial.number}: {values}: {folder_of(trial, plan)}"
-        yield f"  once more:  {rerun_command(trial, plan, loader, sweep_config)}"
+        yield f"  once more:  {rerun_command(trial, plan, composer)}"
 
 
 def folder_of(trial: FrozenTrial, plan: Plan) -> Path:
-    """Where a trial has written."""
+    """Return the folder of a trial."""
     return Path(plan.folder) / trial.user_attrs.get(FOLDER, str(trial.number))
 
 
-def rerun_command(trial: FrozenTrial, plan: Plan, loader: ConfigLoader, sweep_config: DictConfig) -> str:
-    """The command that trains a trial once more."""
-    return command(overrides_of(trial, plan), loader, sweep_config)
+def rerun_command(trial: FrozenTrial, plan: Plan, composer: Composer) -> str:
+    """Return the command that runs a trial once more."""
+    return command(overrides_of(trial, plan), composer)
 
 
 def overrides_of(trial: FrozenTrial, plan: Plan) -> list[str]:
-    """The overrides that a trial was composed of."""
+    """Return the overrides that a trial was composed of."""
     own = folder_of(trial, plan) / ".hydra" / "overrides.yaml"  # after on_mismatch=continue they may not be the plan's
     return list(map(str, OmegaConf.load(own))) if own.exists() else plan.overrides(trial.params)
 
 
-def write_report(
-    study: Study, plan: Plan, loader: ConfigLoader, sweep_config: DictConfig, target: float | None
-) -> Path | None:
-    """Write the page and the pictures, and give where the page is; None where they cannot be drawn."""
+def write_report(study: Study, plan: Plan, composer: Composer, target: float | None) -> Path | None:
+    """Write the page and the pictures, and return the page's path; None where they cannot be drawn."""
     try:
         from iolaus.reporting import page
         from iolaus.study import attributes
 
         best = best_of(study, study.get_trials(deepcopy=False))
-        again = None if best is None else rerun_command(best, plan, loader, sweep_config)
+        again = None if best is None else rerun_command(best, plan, composer)
         known = {"trial": None if best is None else best.number, "command": again, "target": target}
         if study.user_attrs.get(attributes.REPORT) != known:
             study.set_user_attr(attributes.REPORT, known)
@@ -102,7 +97,7 @@ def write_report(
 
 
 def passed(study: Study, target: float) -> str:
-    """Which trial was the first to pass a target, and how long after the first trial's start it ended."""
+    """Say which trial was the first to pass a target, and how long after the first trial's start it ended."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     start = min(
         (trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start), default=None
@@ -116,13 +111,13 @@ def passed(study: Study, target: float) -> str:
     return f"target {target:g} not passed"
 
 
-def command(overrides: Sequence[str], loader: ConfigLoader, sweep_config: DictConfig) -> str:
-    """The shell command of a single run with these overrides."""
-    return shlex.join([*_program(), *config_options(sys.argv[1:]), *_without_search(overrides, loader, sweep_config)])
+def command(overrides: Sequence[str], composer: Composer) -> str:
+    """Return the shell command of a single run with these overrides."""
+    return shlex.join([*_program(), *config_options(sys.argv[1:]), *_without_search(overrides, composer)])
 
 
 def this_command() -> str:
-    """The shell command of this process."""
+    """Return the shell command of this process."""
     return shlex.join([*_program(), *sys.argv[1:]])
 
 
@@ -131,25 +126,21 @@ def _program() -> list[str]:
     return ["python", *([sys.argv[0]] if module is None else ["-m", module.name.removesuffix(".__main__")])]
 
 
-def _without_search(overrides: Sequence[str], loader: ConfigLoader, sweep_config: DictConfig) -> list[str]:
-    """The overrides without that of the group that chooses the search, but with the settings that came from it."""
+def _without_search(overrides: Sequence[str], composer: Composer) -> list[str]:
+    """Return overrides without that of the group that chooses the search, but with the settings that came from it."""
     kept = [override for override in overrides if not override.startswith("hparams_search=")]
     if len(kept) == len(overrides):
         return kept
-    trial = loader.load_sweep_config(sweep_config, list(overrides))
-
-    def single(overrides: list[str]) -> DictConfig:
-        return loader.load_configuration(sweep_config.hydra.job.config_name, overrides, RunMode.RUN)
-
+    trial = composer.compose(overrides)
     # What the search chose of the groups comes first: the keys of what it did not choose are not there.
-    choices = single([o for o in kept if loader.get_group_options(key_in(o))]).hydra.runtime.choices
+    choices = composer.compose_single([o for o in kept if composer.is_group(key_in(o))]).hydra.runtime.choices
     groups = [
         f"{'' if group in choices else '+'}{group}={'null' if option is None else option}"
         for group, option in trial.hydra.runtime.choices.items()
         if group != "hparams_search" and not group.startswith("hydra/") and choices.get(group) != option
     ]
     kept = [*groups, *kept]
-    here = settings_of(single(kept))
+    here = settings_of(composer.compose_single(kept))
     return kept + [
         f"{'' if name in here else '+'}{name}={as_element(value)}"
         for name, value in settings_of(trial).items()

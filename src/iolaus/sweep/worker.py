@@ -16,13 +16,14 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, read_write
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import WilcoxonPruner
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from iolaus.errors import InputError, one_line
+from iolaus.search_space.compose import Composer
 from iolaus.study.attributes import FAILED, FOLDER, INTERRUPTED, NAME
 from iolaus.study.plan import Plan
 from iolaus.study.queue import TrialQueue
@@ -41,31 +42,31 @@ class Worker:
     """The task function of a worker's job.
 
     Args:
-        plan: The search.
-        task_function: What is run for each trial.
+        plan: The plan of the search.
+        task_function: Run for each trial.
         hydra_context: Of the sweep.
-        config: Of the sweep, from which each trial's is composed.
+        composer: Composes each trial.
         first: The number of the first worker's job.
-        workers: How many there are.
+        workers: The number of workers.
         storage: Of the study, as long as the worker is in the process that has opened it.
     """
 
     plan: Plan
     task_function: TaskFunction
     hydra_context: HydraContext
-    config: DictConfig
+    composer: Composer
     first: int
     workers: int
     storage: BaseStorage | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process."""
+        """Leave out the storage, which each process opens for itself."""
         return {**vars(self), "storage": None}
 
     def __call__(self, _: DictConfig) -> int:
-        """Work until the search is over, and give the number of trials that were run."""
+        """Work until the search is over, and return the number of trials that were run."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        search = self.plan.open(self.storage)
+        queue = self.plan.open(self.storage)
         job: Any = HydraConfig.instance().cfg
         gpus = machine.gpus()
         if len(gpus) > 1 and self.workers > 1:  # CUDA looks here when a trial first uses it
@@ -73,9 +74,9 @@ class Worker:
         _sigterm_of_ray_as_ctrl_c()
         done = 0
         try:
-            while (trial := search.claim()) is not None:
+            while (trial := queue.claim()) is not None:
                 try:
-                    self._run(search, trial)
+                    self._run(queue, trial)
                 finally:
                     configure_log(job.hydra.job_logging, job.hydra.verbose, self.hydra_context.execution_whitelist)
                 done += 1
@@ -86,34 +87,34 @@ class Worker:
             gc.unfreeze()
         return done
 
-    def _run(self, search: TrialQueue, trial: Trial) -> None:
+    def _run(self, queue: TrialQueue, trial: Trial) -> None:
         try:
-            with search.lease_renewed(trial):
+            with queue.lease_renewed(trial):
                 values = self._run_job(trial)
         except KeyboardInterrupt:
-            search.fail(trial, INTERRUPTED, "interrupted")
+            queue.fail(trial, INTERRUPTED, "interrupted")
             raise
         except optuna.TrialPruned:
-            told = search.prune(trial)
+            told = queue.prune(trial)
         except (NoProposalError, MismatchError) as error:  # nor would the next trial fare better
-            search.fail(trial, INTERRUPTED, str(error))
+            queue.fail(trial, INTERRUPTED, str(error))
             raise
         except (Exception, SystemExit) as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # which a clean-up has covered up, Hydra's say
-                search.fail(trial, INTERRUPTED, "interrupted")
+                queue.fail(trial, INTERRUPTED, "interrupted")
                 raise KeyboardInterrupt from error
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("trial %d failed: %s", trial.number, reason)
-            told = search.fail(trial, FAILED, reason)
+            told = queue.fail(trial, FAILED, reason)
         else:
-            told = search.tell(trial, values)
+            told = queue.tell(trial, values)
         if not told:
             log.warning("trial %d had been given up as lost, and is tried again elsewhere", trial.number)
 
     def _run_job(self, trial: Trial) -> list[float]:
-        """Run the task once, or once for each repeat, and give its values or their means."""
+        """Run the task once, or once for each repeat, and return its values or their means."""
         try:
-            chosen = self.plan.suggest(trial, self.config, self.hydra_context.execution_whitelist)
+            chosen = self.plan.suggest(trial, self.composer.sweep_config, self.hydra_context.execution_whitelist)
         except UpdateFinishedTrialError:  # it has been given up as lost
             raise
         except Exception as error:
@@ -138,28 +139,23 @@ class Worker:
         return [statistics.fmean(values) for values in zip(*runs, strict=True)]
 
     def repeat(self, config: DictConfig, chosen: Sequence[str], number: int) -> DictConfig:
-        """The configuration of a trial's repeat: with a seed of its own, in a folder within the trial's."""
+        """Return the configuration of a trial's repeat: with a seed of its own, in a folder within the trial's."""
         seed = int(config.seed) + number
-        again = self.hydra_context.config_loader.load_sweep_config(self.config, [*chosen, f"seed={seed}"])
-        with open_dict(again):
-            again.hydra.job.id, again.hydra.job.num = config.hydra.job.id, config.hydra.job.num
+        again = self.composer.compose_job([*chosen, f"seed={seed}"], config.hydra.job.num)
         with read_write(again.hydra):
             again.hydra.sweep.subdir = f"{config.hydra.sweep.subdir}/seed={seed}"
         return again
 
     def _task(self, config: DictConfig) -> Any:
-        """The task, whose pruning is no failure that Hydra should log."""
+        """Run the task; its pruning is not a failure that Hydra should log."""
         try:
             return self.task_function(config)
         except optuna.TrialPruned as pruned:
             return pruned
 
     def compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a trial, with a folder that is made for it and that nobody else has."""
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
+        """Return the configuration of a trial, with a folder that is made for it and that nobody else has."""
+        config = self.composer.compose_job(overrides, number)
         hydra: Any = HydraConfig.instance()
         hydra.cfg, previous = config, hydra.cfg  # set_config would copy it
         try:
@@ -180,7 +176,7 @@ class Worker:
         return config
 
     def _values(self, trial: Trial, config: DictConfig, reports: bool = True, repeat: int | None = None) -> list[float]:
-        """What the task returned, as numbers; raises what it raised."""
+        """Return the values that the task returned, as numbers; raises what it raised."""
         set_current_trial(trial, reports, repeat, self.plan.final)
         try:
             job = run_job(
@@ -209,7 +205,7 @@ class Worker:
 
 
 def give_back_memory() -> None:
-    """Free what a trial has left in cycles, such as its traceback if it failed, on the GPU as well."""
+    """Free the memory that a trial has left in cycles, such as its traceback if it failed, on the GPU as well."""
     gc.collect()
     torch = sys.modules.get("torch")  # if the task has imported it
     if torch is not None and torch.cuda.is_initialized():

@@ -1,13 +1,12 @@
-"""What each component of a training run is worth: taken out or swapped in turn, over the same seeds."""
+"""An ablation: each component of a training run removed or swapped in turn, to be run over the same seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
-from iolaus.compare.variants import Compose
 from iolaus.errors import InputError
+from iolaus.search_space.compose import Composer
 from iolaus.search_space.overrides import as_element
 
 ACTIVATIONS = ("ReLU", "GELU", "Tanh")
@@ -15,29 +14,28 @@ ACTIVATIONS = ("ReLU", "GELU", "Tanh")
 POOLINGS = {"MaxPool2d": "AvgPool2d", "AvgPool2d": "MaxPool2d"}
 
 
-def variants(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
-    """Each component of a training run removed or swapped, as overrides by name.
+def variants(config: DictConfig, composer: Composer) -> dict[str, list[str]]:
+    """Return each component of a training run removed or swapped, as overrides by name.
 
     Args:
         config: Of the run as it is.
-        compose: Gives the configuration with other overrides than the command's, such as a group's own defaults.
-        loader: Knows the options of a group.
+        composer: Composes other overrides than the command's, such as a group's own defaults, and knows its options.
 
     Raises:
         InputError: if the model has no component that we know of.
     """
-    found = removals(config, compose, loader) | _swapped_layers(_layers(config))
+    found = removals(config, composer) | _swapped_layers(_layers(config))
     model = config.model
     if model.get("dropout") == 0.0:
         found["dropout 0.2"] = ["model.dropout=0.2"]
     if "kernel_size" in model:
         other = 5 if model.kernel_size == 3 else 3
         found[f"kernel_size {other}"] = [f"model.kernel_size={other}"]
-    return found | _training(config, compose, loader)
+    return found | _training(config, composer)
 
 
-def removals(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
-    """Each component of the model removed, as overrides by name; the arguments and errors are those of `variants`."""
+def removals(config: DictConfig, composer: Composer) -> dict[str, list[str]]:
+    """Return each component of the model removed, as overrides by name; arguments and errors as in `variants`."""
     found: dict[str, list[str]] = {}
     model = OmegaConf.to_container(config.model, resolve=True)
     assert isinstance(model, dict)
@@ -69,17 +67,17 @@ def removals(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict
 
 
 def _layers(config: DictConfig) -> dict[str, Any]:
-    """The named layers of ``model=layers`` that are not left out."""
+    """Return the named layers of ``model=layers`` that are not left out."""
     return {name: layer for name, layer in (config.model.get("layers") or {}).items() if layer is not None}
 
 
 def _of(layers: Mapping[str, Any], *kinds: str) -> list[str]:
-    """The names of the layers of these kinds."""
+    """Return the names of the layers of these kinds."""
     return [name for name, layer in layers.items() if str(layer["_target_"]).rpartition(".")[2] in kinds]
 
 
 def _swapped_layers(layers: Mapping[str, Any]) -> dict[str, list[str]]:
-    """All layers of a kind at once: pooling and activations swapped for others."""
+    """Return all layers of a kind swapped at once: pooling and activations for others."""
 
     def swapped(names: Sequence[str], kind: str) -> list[str]:
         return [f"model.layers.{name}._target_=torch.nn.{kind}" for name in names]
@@ -95,22 +93,22 @@ def _swapped_layers(layers: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _training(config: DictConfig, compose: Compose, loader: ConfigLoader) -> dict[str, list[str]]:
-    """What is not the model's: each other option of a group, a third and thrice the rate, half and twice the epochs."""
+def _training(config: DictConfig, composer: Composer) -> dict[str, list[str]]:
+    """Return changes of the training: other options of groups, other rates, half and twice the epochs."""
     found: dict[str, list[str]] = {}
-    augmented = config.augment._target_ != compose(["augment=none"]).augment._target_
-    for option in loader.get_group_options("augment"):
+    augmented = config.augment._target_ != composer.compose(["augment=none"]).augment._target_
+    for option in composer.options("augment"):
         if (option == "none") == augmented:
             found["without augmentation" if option == "none" else f"augment {option}"] = [f"augment={option}"]
-    usual = compose([f"optimizer={config.hydra.runtime.choices.optimizer}"]).optimizer.lr
-    for option in loader.get_group_options("optimizer"):
-        there = compose([f"optimizer={option}"]).optimizer
+    usual = composer.compose([f"optimizer={config.hydra.runtime.choices.optimizer}"]).optimizer.lr
+    for option in composer.options("optimizer"):
+        there = composer.compose([f"optimizer={option}"]).optimizer
         if there._target_ != config.optimizer._target_:
             # a rate says nothing about another optimizer, but that it is so many times the usual one may
             lr = float(f"{there.lr * config.optimizer.lr / usual:.2g}")
             found[f"optimizer {option}, lr {lr:g}"] = [f"optimizer={option}", f"optimizer.lr={lr}"]
-    for option in loader.get_group_options("scheduler"):
-        if compose([f"scheduler={option}"]).scheduler._target_ != config.scheduler._target_:
+    for option in composer.options("scheduler"):
+        if composer.compose([f"scheduler={option}"]).scheduler._target_ != config.scheduler._target_:
             found[f"scheduler {option}"] = [f"scheduler={option}"]
     for factor in (3, 1 / 3):
         lr = float(f"{config.optimizer.lr * factor:.2g}")
