@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from iolaus.compare.statistics import mean_of, paired
 from iolaus.errors import InputError
+from iolaus.optuna_internals import enqueued_params
 from iolaus.search_space.overrides import key_in
 from iolaus.search_space.space import Space
-from iolaus.study.attributes import END, FINAL, FIXED, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
+from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
 from iolaus.study.identity import Direction, facts_of_part, inherit, open_study
 from iolaus.study.plan import Plan, claimed
 from iolaus.study.queue import Goals
@@ -195,5 +196,5 @@ def _queued(study: Study) -> set[tuple[Any, int]]:
 
 
 def _pair(trial: FrozenTrial) -> tuple[Any, int]:
-    params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    params = {**enqueued_params(trial.system_attrs), **trial.params}
     return params[SETTING], params[SEED]

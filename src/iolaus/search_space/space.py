@@ -9,10 +9,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import contains, grid_values
 from iolaus.search_space.overrides import (
     BRANCH,
     any_value,
@@ -67,7 +67,7 @@ class Parameter:
         if isinstance(self.domain, CategoricalDistribution):
             return any(equal(value, choice) for choice in self.domain.choices)
         try:
-            return bool(self.domain._contains(self.domain.to_internal_repr(value)))
+            return contains(self.domain, self.domain.to_internal_repr(value))
         except (TypeError, ValueError):
             return False
 
@@ -313,4 +313,4 @@ def grid(space: Space) -> dict[str, Any]:
     """
     if space.is_conditional:
         raise ValueError(f"a grid goes through all combinations, which do not exist under {WHEN}")
-    return {name: OptunaSweeperImpl._to_grid_sampler_choices(domain) for name, domain in space.distributions.items()}
+    return {name: grid_values(domain) for name, domain in space.distributions.items()}

@@ -1,7 +1,7 @@
 """Every name under which something is stored in a study or a trial: what it means, and who writes it.
 
-Optuna keeps user attributes, which it shows to people, and system attributes, which it does not. Attributes of Optuna's
-own that are read or written here are named below, too.
+Optuna keeps user attributes, which it shows to people, and system attributes, which it does not. Optuna's own
+attributes that are read or written here are named in `iolaus.optuna_internals`.
 """
 
 # User attributes of a study:
@@ -67,8 +67,6 @@ END = "iolaus:end"
 """Why it is FAIL: one of the following (`study.queue`)."""
 FAILED, LOST, INTERRUPTED, SURPLUS = "failed", "lost", "interrupted", "surplus"
 """Values of `END`."""
-FIXED = "fixed_params"
-"""Optuna's: the parameters that an enqueued trial is to have (`study.queue`, for what it tries again)."""
 
 # User attributes of a trial:
 

@@ -12,6 +12,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, require
+from iolaus.optuna_internals import storage_of
 from iolaus.study.attributes import FINALS, FOLDER, GOALS, GROWN, STOPS, STUDY_FOLDER, TEST
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
@@ -118,7 +119,7 @@ def delete(kept: StoredStudy) -> None:
     for part in followed:
         delete(part)
     folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
-    storage = kept.study._storage
+    storage = storage_of(kept.study)
     optuna.delete_study(study_name=kept.study.study_name, storage=storage)
     for folder in folders:
         if folder is not None:
@@ -161,7 +162,7 @@ def parts(kept: StoredStudy) -> list[StoredStudy]:
     names = [f"{kept.study.study_name}-{part}" for part in PARTS]
     if kept.in_folder and kept.folder is not None:
         return [part for part in find(kept.folder) if part.study.study_name in names]
-    storage = kept.study._storage
+    storage = storage_of(kept.study)
     found = [optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
              for name in names if name in optuna.get_all_study_names(storage)]  # fmt: skip
     folders = [study.user_attrs.get(STUDY_FOLDER) for study in found]

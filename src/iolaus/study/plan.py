@@ -20,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import suggest
 from iolaus.search_space.overrides import key_of, overrides
 from iolaus.search_space.space import Space, grid
 from iolaus.study.attributes import STOPS
@@ -82,7 +83,7 @@ class Plan:
         Raises:
             InputError: if that function searches for what is fixed.
         """
-        here = self.space.choose(trial._suggest)
+        here = self.space.choose(lambda name, domain: suggest(trial, name, domain))
         extend = self.extension(whitelist)
         if extend is not None:
             extend(config, trial)
