@@ -18,7 +18,7 @@ from iolaus.optuna_internals import enqueued_params
 from iolaus.search_space.overrides import key_in
 from iolaus.search_space.space import Space
 from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
-from iolaus.study.identity import Direction, facts_of_part, inherit, open_study
+from iolaus.study.identity import Direction, facts_of_part, inherit, open_study, require_format
 from iolaus.study.plan import Plan, claimed
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
@@ -79,6 +79,7 @@ def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]
         storage = open_storage(plan.storage)
         if plan.study_name in optuna.get_all_study_names(storage):
             known = optuna.load_study(study_name=plan.study_name, storage=storage)
+            require_format(known)  # before it is taken for one that followed another study
             if known.user_attrs.get(IDENTITY) not in (None, facts):
                 optuna.delete_study(study_name=plan.study_name, storage=storage)
         study = open_study(storage, plan.study_name, directions, facts, "refuse")
