@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from iolaus.errors import InputError, require
 from iolaus.search_space.overrides import readable
 from iolaus.search_space.space import Space
-from iolaus.study.attributes import CHANGES, FORMAT, FORMAT_VERSION, IDENTITY, MADE, OF, SAME, SAMPLER_SEED
+from iolaus.study.attributes import CHANGES, FORMAT, FORMAT_VERSION, IDENTITY, MADE, OF, PREFIX, SAME, SAMPLER_SEED
 
 Direction = Literal["minimize", "maximize"]
 
@@ -157,7 +157,7 @@ def inherit(part: Study, whole: Study) -> None:
     """
     for name, value in whole.user_attrs.items():
         known = name if name.startswith(SAME) else f"{OF}{name}"
-        if (name.startswith(SAME) or not name.startswith("iolaus:")) and part.user_attrs.get(known) != value:
+        if (name.startswith(SAME) or not name.startswith(PREFIX)) and part.user_attrs.get(known) != value:
             part.set_user_attr(known, value)
 
 

@@ -51,6 +51,7 @@ from iolaus.study.attributes import (
     LEASE,
     LOSSES,
     LOST,
+    PREFIX,
     REASON,
     RETRY_OF,
     RNG_STREAM,
@@ -63,7 +64,7 @@ from iolaus.system.lease import LEASE_S, lease
 
 log = logging.getLogger(__name__)
 
-OF_THE_RUN = ("iolaus:", *RUN_ATTRS)
+OF_THE_RUN = (PREFIX, *RUN_ATTRS)
 """What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
 
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
