@@ -20,6 +20,7 @@ from iolaus.search_space.space import Space
 from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
 from iolaus.study.identity import Direction, facts_of_part, inherit, open_study, require_format
 from iolaus.study.plan import Plan, claimed
+from iolaus.study.pruners import PRUNERS
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
@@ -118,7 +119,7 @@ def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: 
         storage=of.storage, study_name=of.study_name, folder=of.folder, final=of.final,
         goals=Goals(total, max_failure_rate=1.0, limit=total), space=Space(), fixed={}, deletions=(),
         custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
-        pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0, settings=everything,
+        pruner=PRUNERS["none"], repeats=1, seed=0, settings=everything,
         names={place: name for place, name in zip(places, settings, strict=True) if place is not None},
         seed_key=f"+{SEED}" if added else SEED,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from iolaus.errors import InputError, one_line
-from iolaus.optuna_internals import contains, grid_values
+from iolaus.optuna_internals import contains
 from iolaus.search_space.overrides import (
     BRANCH,
     any_value,
@@ -303,14 +303,3 @@ def _values(parent: str, values: str) -> tuple[Any, ...]:
         return (value if is_number else parsed.get_value_element_as_str(),)
     except (ValueError, HydraException) as error:
         raise InputError(f"{WHEN}: {parent}={values} is no condition: {one_line(error)}") from error
-
-
-def grid(space: Space) -> dict[str, Any]:
-    """The values of each parameter that a grid goes through.
-
-    Raises:
-        ValueError: for a continuous parameter, or one that exists only sometimes.
-    """
-    if space.is_conditional:
-        raise ValueError(f"a grid goes through all combinations, which do not exist under {WHEN}")
-    return {name: grid_values(domain) for name, domain in space.distributions.items()}
