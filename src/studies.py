@@ -24,7 +24,7 @@ def main() -> None:
         return
     if args.name is None:
         parser.error(f"{args.action} needs the name of a study; list shows them")
-    kept = catalog.find_one(args.name, args.root, args.storage)
+    kept = catalog.find_one(args.name, args.root, args.storage, any_version=args.action == "delete")
     if args.action == "free":
         print(f"{catalog.free(kept) / 1e6:,.1f} MB freed: the best trial keeps its model")
     else:

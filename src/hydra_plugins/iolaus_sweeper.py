@@ -9,9 +9,12 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, SamplerConfig
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import MISSING, DictConfig
+
+from iolaus.study.pruners import PRUNERS
+from iolaus.study.samplers import SAMPLERS
 
 
 class IolausSweeper(OptunaSweeper):
@@ -30,26 +33,6 @@ class IolausSweeper(OptunaSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search until the study has its total."""
         self.command.run(arguments)
-
-
-@dataclass
-class TPESamplerConf(SamplerConfig):
-    """Optuna's own defaults; the official sweeper's switch two improvements of Optuna 5 off."""
-
-    _target_: str = "optuna.samplers.TPESampler"
-    seed: int | None = None
-    consider_prior: bool | None = None
-    prior_weight: float | None = None
-    consider_magic_clip: bool | None = None
-    consider_endpoints: bool | None = None
-    n_startup_trials: int = 10
-    n_ei_candidates: int = 24
-    multivariate: bool | None = None
-    group: bool | None = None
-    """null: where the space is conditional."""
-    warn_independent_sampling: bool | None = None
-    constant_liar: bool = True
-    constraints_func: Any | None = None
 
 
 @dataclass
@@ -115,47 +98,9 @@ class IolausSweeperConf(OptunaSweeperConf):
 store = ConfigStore.instance().store
 store(group="hydra/sweeper", name="iolaus", node=IolausSweeperConf, provider="iolaus")
 store(group="hydra/sweeper", name="optuna", node=IolausSweeperConf, provider="iolaus", replace=True)
-store(group="hydra/sweeper/sampler", name="tpe", node=TPESamplerConf, provider="iolaus", replace=True)
-
-PRUNERS: dict[str, dict[str, Any]] = {
-    "none": {"_target_": "optuna.pruners.NopPruner"},
-    "median": {
-        "_target_": "optuna.pruners.MedianPruner",
-        "n_startup_trials": 5,
-        "n_warmup_steps": 0,
-        "interval_steps": 1,
-        "n_min_trials": 1,
-    },
-    "asha": {
-        "_target_": "optuna.pruners.SuccessiveHalvingPruner",
-        "min_resource": 1,
-        "reduction_factor": 3,
-        "min_early_stopping_rate": 0,
-        "bootstrap_count": 0,
-    },
-    "hyperband": {
-        "_target_": "optuna.pruners.HyperbandPruner",
-        "min_resource": 1,
-        "max_resource": "auto",
-        "reduction_factor": 3,
-        "bootstrap_count": 0,
-    },
-    "threshold": {
-        "_target_": "optuna.pruners.ThresholdPruner",
-        "lower": None,
-        "upper": None,
-        "n_warmup_steps": 0,
-        "interval_steps": 1,
-    },
-    "patient": {
-        "_target_": "optuna.pruners.PatientPruner",
-        "wrapped_pruner": {"_target_": "optuna.pruners.MedianPruner"},
-        "patience": 1,
-        "min_delta": 0.0,
-    },
-    "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
-}
 store(group="hydra/sweeper/finals", name="none", node={"k": 0, "r": 0, "n_test": None}, provider="iolaus")
 store(group="hydra/sweeper/finals", name="seeds", node={"k": 3, "r": 5, "n_test": None}, provider="iolaus")
+for name, sampler in SAMPLERS.items():
+    store(group="hydra/sweeper/sampler", name=name, node=sampler, provider="iolaus", replace=True)
 for name, pruner in PRUNERS.items():
     store(group="hydra/sweeper/pruner", name=name, node=pruner, provider="iolaus")

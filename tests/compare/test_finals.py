@@ -22,7 +22,19 @@ from iolaus.compare.multi_seed import MultiSeedPlan, left, open_part, queue, ran
 from iolaus.errors import InputError
 from iolaus.search_space.space import Space
 from iolaus.study import catalog
-from iolaus.study.attributes import END, ENDED, FOLDER, GOALS, GROWN, IDENTITY, LEASE, MADE, SURPLUS
+from iolaus.study.attributes import (
+    END,
+    ENDED,
+    FOLDER,
+    FORMAT,
+    FORMAT_VERSION,
+    GOALS,
+    GROWN,
+    IDENTITY,
+    LEASE,
+    MADE,
+    SURPLUS,
+)
 from iolaus.study.plan import Plan
 from iolaus.study.queue import Goals, TrialQueue
 from iolaus.study.storage import open_storage
@@ -94,6 +106,15 @@ def listing(
     whole.set_user_attr(MADE, made)
     plan, study = open_part(plan_in(folder), whole, "finals", ["maximize"])
     return queue(plan, study, settings, seeds), study
+
+
+def test_a_part_study_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
+    _, runs = listing(tmp_path, listed(["x=1"]), [1])
+    runs.set_user_attr(FORMAT, FORMAT_VERSION - 1)
+    for made in ("once", "anew"):
+        with pytest.raises(InputError, match=r"^study study-finals was made by an older version of Iolaus"):
+            listing(tmp_path, listed(["x=1"]), [1], made)
+    assert len(runs.get_trials()) == 1
 
 
 def plan_in(folder: Path) -> Plan:

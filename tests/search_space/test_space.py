@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError
 from iolaus.search_space.overrides import any_value, equal, overrides, parse
-from iolaus.search_space.space import Condition, Parameter, Space, grid, read_when
+from iolaus.search_space.space import Condition, Parameter, Space, read_when
 
 LOADER = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
 
@@ -186,12 +186,6 @@ def test_branches_that_exclude_each_other_may_have_a_range_each_for_the_same_key
     assert overrides({"lr when optimizer=sgd": 0.5}, {}, []) == ["lr=0.5"]
     assert list(here.tree())[-4:] == ["when optimizer=sgd", "  lr       0.1 to 1.0", "when optimizer=adam",
                                       "  lr       0.0 to 0.1"]  # fmt: skip
-
-
-def test_a_grid_through_what_exists_only_sometimes_is_refused() -> None:
-    with pytest.raises(ValueError, match="do not exist under"):
-        grid(space(PARAMS, {"model=cnn": {"x": "1,2"}}))
-    assert grid(space(PARAMS, {"model=cnn": {"x": 1}})) == {"model": ("mlp", "cnn"), "optimizer": ("adam", "sgd")}
 
 
 def test_a_key_is_deleted_where_that_is_chosen() -> None:

@@ -6,6 +6,7 @@ import pytest
 from conftest import Program
 from optuna.trial import TrialState, create_trial
 
+from iolaus.errors import InputError
 from iolaus.study import attributes
 from iolaus.study import catalog as module
 from iolaus.study.storage import open_storage
@@ -17,6 +18,14 @@ from iolaus.system import lease
 def studies(program: Program) -> Program:
     def run(*arguments: str):
         return program(*arguments, entry="studies", defaults=False)
+
+    return run
+
+
+@pytest.fixture
+def report(program: Program) -> Program:
+    def run(*arguments: str):
+        return program(*arguments, entry="report", defaults=False)
 
     return run
 
@@ -123,15 +132,70 @@ def test_a_storage_that_is_not_there_is_not_made(studies: Program, tmp_path: Pat
     assert not (tmp_path / "typo.db").exists()
 
 
+# A study that another version has made
+
+OTHERS = [(attributes.FORMAT_VERSION - 1, "an older"), (attributes.FORMAT_VERSION + 1, "a newer")]
+
+
+def made_by_another(root: Path, made_with: int) -> optuna.Study:
+    """Turn the study ``mine`` into one that another version has made."""
+    study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
+    study.set_user_attr(attributes.FORMAT, made_with)
+    return study
+
+
+@pytest.mark.parametrize(("made_with", "age"), OTHERS)
+def test_a_study_of_another_version_is_listed_and_deleted_and_nothing_else(
+    studies: Program, report: Program, root: Path, made_with: int, age: str
+) -> None:
+    made_by_another(root, made_with)
+    said = f"made by {age} version of Iolaus (its format is {made_with}, this version's {attributes.FORMAT_VERSION})"
+    refused = f"error: study mine was {said}: use that version, or another study_name"
+    before = sorted(root.rglob("*"))
+    assert studies("free", "mine", "--root", str(root)).message == refused
+    for option in ((), ("--watch",), ("--stop",), ("--grow", "9"), ("--json", str(root / "figures.json"))):
+        assert report("mine", "--root", str(root), *option).message == refused
+    assert sorted(root.rglob("*")) == before
+    assert studies("list", "--root", str(root)).out == f"mine: {said}, 4.5 MB in {root / 'mine'}\n"
+    assert studies("delete", "mine", "--root", str(root)).code == 0
+    assert not (root / "mine").exists()
+
+
+def test_a_trial_of_a_repetition_is_not_taken_from_a_study_of_another_version(program: Program, root: Path) -> None:
+    made_by_another(root, attributes.FORMAT_VERSION - 1)
+    done = program("from_trial=mine/1", f"root={root.parent}")
+    assert done.message.startswith("error: study mine was made by an older version of Iolaus")
+
+
+def test_a_running_trial_whose_lease_only_another_version_can_read_is_left_alone(studies: Program, root: Path) -> None:
+    study = made_by_another(root, attributes.FORMAT_VERSION + 1)
+    study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs={attributes.LEASE: {"owner": "somebody"}}))
+    done = studies("delete", "mine", "--root", str(root))
+    assert done.message == "error: study mine has running trials (3): end the sweep first"
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_the_finals_of_another_version_are_not_freed_but_deleted_with_their_search(
+    tmp_path: Path, in_folder: bool
+) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+    places = [tmp_path / "mine", tmp_path / "mine" / "finals"]
+    for name, folder in zip(("mine", "mine-finals"), places, strict=True):
+        fill(optuna.create_study(study_name=name, storage=open_storage(f"{folder}/journal.log" if in_folder else url)),
+             folder)  # fmt: skip
+    storage = None if in_folder else url
+    finals = module.find_one("mine-finals", tmp_path, storage).study
+    finals.set_user_attr(attributes.FORMAT, attributes.FORMAT_VERSION - 1)
+    stored = module.find_one("mine", tmp_path, storage)
+    with pytest.raises(InputError, match=r"^study mine-finals was made by an older version"):
+        module.free(stored)
+    assert (tmp_path / "mine" / "0" / "model.pt").exists()
+    module.delete(stored)
+    assert not list(module.find(tmp_path, storage, with_parts=True))
+    assert not (tmp_path / "mine").exists()
+
+
 # A search that runs elsewhere
-
-
-@pytest.fixture
-def report(program: Program) -> Program:
-    def run(*arguments: str):
-        return program(*arguments, entry="report", defaults=False)
-
-    return run
 
 
 def test_a_search_is_asked_to_stop_and_to_grow(report: Program, root: Path) -> None:
@@ -159,15 +223,15 @@ def test_a_search_that_is_over_is_shown_as_it_ended(report: Program, root: Path)
 
 
 def test_a_search_that_was_killed_is_watched_until_nobody_can_be_at_work(root: Path) -> None:
-    kept = module.find_one("mine", root)
-    kept.study.set_user_attr(attributes.GOALS, {"n_trials": 9, "max_failure_rate": 1.0})
-    assert live.watch(kept, idle_s=0.2).startswith("3 trials finished; nobody has been at work for ")
+    stored = module.find_one("mine", root)
+    stored.study.set_user_attr(attributes.GOALS, {"n_trials": 9, "max_failure_rate": 1.0})
+    assert live.watch(stored, idle_s=0.2).startswith("3 trials finished; nobody has been at work for ")
 
 
 def test_a_search_that_runs_is_shown_until_it_ends(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = module.find_one("mine", root)
-    kept.study.set_user_attr(attributes.GOALS, {"n_trials": 4, "max_failure_rate": 1.0})
-    running(kept.study)
+    stored = module.find_one("mine", root)
+    stored.study.set_user_attr(attributes.GOALS, {"n_trials": 4, "max_failure_rate": 1.0})
+    running(stored.study)
 
     def end() -> None:
         other = module.find_one("mine", root).study
@@ -175,6 +239,6 @@ def test_a_search_that_runs_is_shown_until_it_ends(root: Path, capsys: pytest.Ca
 
     timer = threading.Timer(0.7, end)
     timer.start()
-    assert live.watch(kept) == "4 trials finished; ended by its total"
+    assert live.watch(stored) == "4 trials finished; ended by its total"
     timer.join()
     assert "trial 3: 0.5 (best so far) in " in capsys.readouterr().out

@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from iolaus.errors import InputError
 from iolaus.search_space.space import Parameter, Space
+from iolaus.study.attributes import FORMAT, FORMAT_VERSION
 from iolaus.study.identity import digest, identity, open_study, seed_of
 from iolaus.study.queue import Goals, TrialQueue
 from iolaus.study.storage import open_storage
@@ -94,9 +95,13 @@ def test_on_mismatch_must_be_one_of_two(tmp_path: Path) -> None:
         opened(tmp_path, "ignore")
 
 
-def test_a_study_of_a_newer_format_is_refused(tmp_path: Path) -> None:
-    opened(tmp_path).set_user_attr("iolaus:format", 2)
-    with pytest.raises(InputError, match=r"study s was made by a newer version of Iolaus \(format 2, .* knows 1\)"):
+@pytest.mark.parametrize(("made_with", "age"), [(FORMAT_VERSION - 1, "an older"), (FORMAT_VERSION + 1, "a newer")])
+def test_a_study_of_another_format_is_refused(tmp_path: Path, made_with: int, age: str) -> None:
+    opened(tmp_path).set_user_attr(FORMAT, made_with)
+    said = (
+        rf"^study s was made by {age} version of Iolaus \(its format is {made_with}, this version's {FORMAT_VERSION}\)"
+    )
+    with pytest.raises(InputError, match=said):
         opened(tmp_path)
 
 

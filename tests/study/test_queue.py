@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.study import queue as module
-from iolaus.study import tally
+from iolaus.study import trials as trials_module
 from iolaus.study.attributes import END, FAILED, FOLDER, GROWN, INTERRUPTED, LOST, RETRY_OF, STOPS, SURPLUS
 from iolaus.study.queue import STOPPED, TOTAL, Goals, TrialQueue
 from iolaus.study.storage import open_storage
@@ -217,12 +217,12 @@ class NoLock:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     worlds: list[World] = []
     monkeypatch.setattr(module, "FileLock", NoLock)
-    for patched in (module, tally):
+    for patched in (module, trials_module):
         clock = SimpleNamespace(sleep=lambda _: worlds[-1].wait(), time=lambda: 1e12)
         monkeypatch.setattr(patched, "time", clock)
         monkeypatch.setattr(patched, "lease", lambda: worlds[-1].lease())
     monkeypatch.setattr("os.fsync", lambda fd: None)  # nobody cuts the power here
-    monkeypatch.setattr(tally, "holds", lambda lease: worlds[-1].holds(lease))
+    monkeypatch.setattr(trials_module, "holds", lambda lease: worlds[-1].holds(lease))
 
     def make(next_worker: Callable[[Sequence[int]], int], kind: str = "journal") -> World:
         folder = tmp_path / str(len(worlds))

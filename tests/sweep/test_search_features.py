@@ -8,7 +8,7 @@ from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
 
 from iolaus.reporting import page
-from iolaus.study.attributes import GROWN
+from iolaus.study.attributes import FORMAT, FORMAT_VERSION, GROWN
 
 APP = """
 import hydra, iolaus
@@ -264,6 +264,14 @@ def test_a_dry_run_shows_the_space_and_each_branch_and_runs_nothing(sweep: Sweep
     assert not (sweep.folder / "study").exists()
     sweep("--config-name=branches", n_trials=4)
     assert "(h:mm:ss) for 4 trials of" in sweep("--config-name=branches", "hydra.sweeper.dry_run=true", n_trials=8).out
+
+
+def test_a_dry_run_refuses_a_study_of_another_version_as_the_search_would(sweep: Sweep) -> None:
+    sweep("x=interval(0,1)")
+    sweep.study().set_user_attr(FORMAT, FORMAT_VERSION + 1)
+    refused = sweep.refused("x=interval(0,1)", "hydra.sweeper.dry_run=true")
+    assert refused.startswith("error: study study was made by a newer version of Iolaus")
+    assert sweep.refused("x=interval(0,1)") == refused
 
 
 def test_a_dry_run_counts_repeats_and_what_is_done_already(sweep: Sweep) -> None:

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 SLOW = """
 import sys
-from iolaus import ending
+from iolaus.system import exit
 import atexit
 
 class Slow:  # is only taken apart by a Python that comes to its end as usual
@@ -37,7 +37,7 @@ def run(code: str) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_program_that_is_done_ends_at_once_with_its_code(code: int) -> None:
-    assert run(f"ending.at_once({code})") == (code, ["registered"])
+    assert run(f"exit.skip_teardown({code})") == (code, ["registered"])
 
 
 def test_a_program_that_fails_ends_as_usual() -> None:
@@ -55,7 +55,7 @@ print("no end of line", end="")
 unclosed = open({str(unclosed)!r}, "w")
 unclosed.write("text")
 gc.freeze()
-ending.at_once()
+exit.skip_teardown()
 """
     assert run(code) == (0, ["no end of lineregistered"])
     assert log.read_text() == "held\n"
@@ -63,13 +63,13 @@ ending.at_once()
 
 
 def test_what_c_still_holds_is_written() -> None:
-    code, out = run("import ctypes; ctypes.CDLL(None).printf(b'from C\\n'); ending.at_once()")
+    code, out = run("import ctypes; ctypes.CDLL(None).printf(b'from C\\n'); exit.skip_teardown()")
     assert (code, sorted(out)) == (0, ["from C", "registered"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
 def test_a_full_disk_is_not_passed_over() -> None:
-    command = [sys.executable, "-c", "from iolaus import ending; print('lost'); ending.at_once()"]
+    command = [sys.executable, "-c", "from iolaus.system import exit; print('lost'); exit.skip_teardown()"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=ROOT / "src", env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 120
@@ -77,6 +77,6 @@ def test_a_full_disk_is_not_passed_over() -> None:
 
 
 def test_a_program_that_runs_one_within_itself_ends_as_usual(tmp_path: Path) -> None:
-    (tmp_path / "within.py").write_text("from iolaus import ending\nending.at_once()\n")
+    (tmp_path / "within.py").write_text("from iolaus.system import exit\nexit.skip_teardown()\n")
     code = f"import runpy; runpy.run_path({str(tmp_path / 'within.py')!r}, run_name='__main__'); sys.exit(4)"
     assert run(code) == (4, ["registered", "taken apart"])

@@ -14,11 +14,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from iolaus.compare.statistics import mean_of, paired
 from iolaus.errors import InputError
+from iolaus.optuna_internals import enqueued_params
 from iolaus.search_space.overrides import key_in
 from iolaus.search_space.space import Space
-from iolaus.study.attributes import END, FINAL, FIXED, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
-from iolaus.study.identity import Direction, facts_of_part, inherit, open_study
+from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
+from iolaus.study.identity import Direction, facts_of_part, inherit, open_study, require_format
 from iolaus.study.plan import Plan, claimed
+from iolaus.study.pruners import PRUNERS
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
@@ -78,6 +80,7 @@ def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]
         storage = open_storage(plan.storage)
         if plan.study_name in optuna.get_all_study_names(storage):
             known = optuna.load_study(study_name=plan.study_name, storage=storage)
+            require_format(known)  # before it is taken for one that followed another study
             if known.user_attrs.get(IDENTITY) not in (None, facts):
                 optuna.delete_study(study_name=plan.study_name, storage=storage)
         study = open_study(storage, plan.study_name, directions, facts, "refuse")
@@ -116,7 +119,7 @@ def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: 
         storage=of.storage, study_name=of.study_name, folder=of.folder, final=of.final,
         goals=Goals(total, max_failure_rate=1.0, limit=total), space=Space(), fixed={}, deletions=(),
         custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
-        pruner={"_target_": "optuna.pruners.NopPruner"}, repeats=1, seed=0, settings=everything,
+        pruner=PRUNERS["none"], repeats=1, seed=0, settings=everything,
         names={place: name for place, name in zip(places, settings, strict=True) if place is not None},
         seed_key=f"+{SEED}" if added else SEED,
     )  # fmt: skip
@@ -195,5 +198,5 @@ def _queued(study: Study) -> set[tuple[Any, int]]:
 
 
 def _pair(trial: FrozenTrial) -> tuple[Any, int]:
-    params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    params = {**enqueued_params(trial.system_attrs), **trial.params}
     return params[SETTING], params[SEED]

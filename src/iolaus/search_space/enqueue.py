@@ -8,6 +8,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from iolaus.errors import InputError, did_you_mean, is_number
+from iolaus.optuna_internals import contains
 from iolaus.search_space.overrides import as_element, equal, key_of, readable
 from iolaus.search_space.space import Parameter, Space
 
@@ -126,7 +127,7 @@ def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
             return next((choice for choice in alike if as_element(choice) == as_element(value)), alike[0])
     elif (
         is_number(value)
-        and domain._contains(float(value))
+        and contains(domain, float(value))
         and (isinstance(domain, FloatDistribution) or value == int(value))
     ):
         return float(value) if isinstance(domain, FloatDistribution) else int(value)

@@ -11,10 +11,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Transformer, ValueType
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import parse_override
 
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 BRANCH = " when "
@@ -74,12 +74,12 @@ def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str,
             choices.sort(key=lambda choice: (isinstance(choice, str), choice))
         if choices:
             return {parsed.get_key_element(): CategoricalDistribution(choices)}
-        space, fixed, _ = create_params_from_overrides([override])
-        for distribution in space.values():
+        searched, fixed = parse_override(override)
+        for distribution in searched.values():
             kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
             if len(kinds) > 1:
                 raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
-        return {**space, **fixed}
+        return {**searched, **fixed}
     except InputError:
         raise
     except (ValueError, NotImplementedError, AssertionError, HydraException) as error:

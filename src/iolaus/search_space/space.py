@@ -9,10 +9,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import contains
 from iolaus.search_space.overrides import (
     BRANCH,
     any_value,
@@ -67,7 +67,7 @@ class Parameter:
         if isinstance(self.domain, CategoricalDistribution):
             return any(equal(value, choice) for choice in self.domain.choices)
         try:
-            return bool(self.domain._contains(self.domain.to_internal_repr(value)))
+            return contains(self.domain, self.domain.to_internal_repr(value))
         except (TypeError, ValueError):
             return False
 
@@ -303,14 +303,3 @@ def _values(parent: str, values: str) -> tuple[Any, ...]:
         return (value if is_number else parsed.get_value_element_as_str(),)
     except (ValueError, HydraException) as error:
         raise InputError(f"{WHEN}: {parent}={values} is no condition: {one_line(error)}") from error
-
-
-def grid(space: Space) -> dict[str, Any]:
-    """The values of each parameter that a grid goes through.
-
-    Raises:
-        ValueError: for a continuous parameter, or one that exists only sometimes.
-    """
-    if space.is_conditional:
-        raise ValueError(f"a grid goes through all combinations, which do not exist under {WHEN}")
-    return {name: OptunaSweeperImpl._to_grid_sampler_choices(domain) for name, domain in space.distributions.items()}

@@ -1,4 +1,4 @@
-"""Studies that are already there: listed, deleted, freed of what their trials no longer need."""
+"""The studies that are already stored: found, freed of what is no longer needed, deleted, stopped and grown."""
 
 import contextlib
 import dataclasses
@@ -9,67 +9,81 @@ from pathlib import Path
 
 import optuna
 from optuna.pruners import NopPruner
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, require
+from iolaus.optuna_internals import storage_of
 from iolaus.study.attributes import FINALS, FOLDER, GOALS, GROWN, STOPS, STUDY_FOLDER, TEST
+from iolaus.study.identity import other_version, require_format
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
 from iolaus.study.trials import is_alive
 
 FREED = ("checkpoint.pt", "model.pt")
-"""What `free` deletes from a trial's folder: the first is for going on with it, the second for predicting."""
-
+"""The files that `free` deletes in trials' folders: with the first a run can go on, with the second it can predict."""
 PARTS = (FINALS, TEST)
-"""Folders of what follows a search."""
+"""Endings of the names of part studies, and the names of their folders."""
 OURS = ("journal.log*", "*.lock", "optimization_results.yaml", "report.html")
-"""What a sweep writes beside its trials' folders."""
+"""Files that a sweep writes beside its trials' folders."""
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study, and where its trials' folders lie."""
+    """A study, and the folder of its trials' folders."""
 
     study: optuna.Study
     folder: Path | None
+    """None if the study has no note of it."""
     in_folder: bool
-    """Whether its journal lies there too."""
+    """True if the study's journal lies in that folder."""
 
     @property
     def alive(self) -> list[int]:
-        """The numbers of the trials that somebody is at work on."""
+        """The numbers of the trials that a live process runs."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial.number for trial in trials if is_alive(trial)]
+        return [trial.number for trial in trials if self._is_alive(trial)]
+
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        try:
+            return is_alive(trial)
+        except (KeyError, TypeError):  # another version's lease: to take its trial for dead could end it
+            if other_version(self.study) is None:
+                raise
+            return True
 
     def trial_folder(self, trial: FrozenTrial) -> Path | None:
-        """Where a trial has written."""
+        """Return the folder of a trial; None if it has none."""
         name = trial.user_attrs.get(FOLDER)
         return self.folder / name if self.folder is not None and name is not None else None
 
     def line(self) -> str:
-        """The study in a line: name, trials, best value, last activity, size."""
-        trials = self.study.get_trials(deepcopy=False)
-        tally = Tally.of(self.study, trials)
-        best = tally.best
-        moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
-        parts = [f"{tally.counted} trials", f"{tally.failed} failed", f"{len(self.alive)} running"]
-        if best is not None:
-            parts.append(f"best {best.values[0]:.6g} (trial {best.number})")
-        if moments:
-            parts.append(f"last {max(moments):%Y-%m-%d %H:%M}")
+        """Return the study in a line: name, trials, best value, last activity, size."""
+        made_by = other_version(self.study)
+        parts = [made_by] if made_by is not None else list(self._activity())
         if self.folder is not None and self.folder.is_dir():
             parts.append(f"{_size(self.folder) / 1e6:,.1f} MB in {self.folder}")
         return f"{self.study.study_name}: {', '.join(parts)}"
 
+    def _activity(self) -> Iterator[str]:
+        trials = self.study.get_trials(deepcopy=False)
+        tally = Tally.of(self.study, trials)
+        yield f"{tally.counted} trials, {tally.failed} failed, {len(self.alive)} running"
+        if tally.best is not None:
+            yield f"best {tally.best.values[0]:.6g} (trial {tally.best.number})"
+        moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
+        if moments:
+            yield f"last {max(moments):%Y-%m-%d %H:%M}"
 
-def find(root: Path, storage: str | None = None, parts: bool = False) -> Iterator[StoredStudy]:
-    """Give each study, the one with the newest journal last.
+
+def find(root: Path, storage: str | None = None, with_parts: bool = False) -> Iterator[StoredStudy]:
+    """Yield each study, the one with the newest journal last, whichever version made it.
 
     Args:
-        root: The folder of sweeps, in which each study has one with its journal.
-        storage: Where the studies are kept instead.
-        parts: Whether also those of what followed a search, whose journals lie in its folder.
+        root: The folder of sweeps, in which each study has a folder with its journal.
+        storage: Where the studies are stored instead.
+        with_parts: Include the part studies that followed a search, whose journals lie in its folder.
 
     Raises:
         InputError: if a storage cannot be read.
@@ -77,75 +91,93 @@ def find(root: Path, storage: str | None = None, parts: bool = False) -> Iterato
     path = (storage or "").removeprefix("sqlite:///")
     if storage is not None and "://" not in path and not Path(path).exists():
         raise InputError(f"there is no storage {storage}")
-    places = ["*", *(f"*/{part}" for part in PARTS if parts)]
-    found = [path for place in places for path in root.glob(f"{place}/journal.log")]
-    journals = sorted(found, key=lambda path: path.stat().st_mtime)
-    for source in [storage] if storage is not None else map(str, journals):
-        opened = open_storage(source)
-        for name in optuna.get_all_study_names(opened):
-            study = optuna.load_study(
-                study_name=name, storage=opened, pruner=NopPruner()
-            )  # nothing is pruned from here
-            folder = study.user_attrs.get(STUDY_FOLDER)
-            known = Path(source).parent if storage is None else Path(folder) if folder else None
-            yield StoredStudy(study, known, in_folder=storage is None)
+    if storage is not None:
+        yield from _in_storage(open_storage(storage))
+        return
+    places = ["*", *(f"*/{part}" for part in PARTS if with_parts)]
+    journals = [path for place in places for path in root.glob(f"{place}/journal.log")]
+    for journal in sorted(journals, key=lambda path: path.stat().st_mtime):
+        yield from _in_storage(open_storage(str(journal)), journal.parent)
 
 
-def find_one(name: str, root: Path, storage: str | None = None) -> StoredStudy:
-    """Give the study of this name.
+def _in_storage(storage: BaseStorage, folder: Path | None = None) -> Iterator[StoredStudy]:
+    """Yield the studies of a storage, which is a journal in a folder or stands elsewhere."""
+    for name in optuna.get_all_study_names(storage):
+        yield _load(storage, name, folder)
+
+
+def _load(storage: BaseStorage, name: str, folder: Path | None = None) -> StoredStudy:
+    study = optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())  # nothing is pruned from here
+    noted = study.user_attrs.get(STUDY_FOLDER)
+    return StoredStudy(study, folder or (Path(noted) if noted else None), in_folder=folder is not None)
+
+
+def find_one(name: str, root: Path, storage: str | None = None, any_version: bool = False) -> StoredStudy:
+    """Return the study of this name.
+
+    Args:
+        name: Of a study or of a part study.
+        root: As `find` takes it.
+        storage: As `find` takes it.
+        any_version: Return it also if its trials cannot be read here, since another version made it; `delete` can
+            deal with that.
 
     Raises:
-        InputError: if there is none, naming those that there are.
+        InputError: if there is none, naming those that there are, or if another version made it.
     """
     names = []
-    for kept in find(root, storage, parts=True):
-        if kept.study.study_name == name:
-            return kept
-        names.append(kept.study.study_name)
+    for stored in find(root, storage, with_parts=True):
+        if stored.study.study_name == name:
+            if not any_version:
+                require_format(stored.study)
+            return stored
+        names.append(stored.study.study_name)
     where = storage if storage is not None else root
     raise InputError(f"there is no study {name} in {where}, but {', '.join(names) or 'none at all'}")
 
 
-def delete(kept: StoredStudy) -> None:
-    """Delete a study with what followed it, and what its sweeps have written; what MLflow has recorded of it stays.
+def delete(stored: StoredStudy) -> None:
+    """Delete a study with its part studies, and what its sweeps have written; what MLflow has logged of it stays.
 
     Raises:
-        InputError: if somebody is at work on it.
+        InputError: if a live process works on it.
     """
-    followed = parts(kept)
-    for one in (*followed, kept):
+    followed = parts(stored, any_version=True)
+    for one in (*followed, stored):
         _require_idle(one)
     for part in followed:
         delete(part)
-    folders = [kept.trial_folder(trial) for trial in kept.study.get_trials(deepcopy=False)]
-    storage = kept.study._storage
-    optuna.delete_study(study_name=kept.study.study_name, storage=storage)
+    folders = [stored.trial_folder(trial) for trial in stored.study.get_trials(deepcopy=False)]
+    storage = storage_of(stored.study)
+    optuna.delete_study(study_name=stored.study.study_name, storage=storage)
     for folder in folders:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-    if kept.folder is None or not kept.folder.is_dir() or (kept.in_folder and optuna.get_all_study_names(storage)):
+    if stored.folder is None or not stored.folder.is_dir():
+        return
+    if stored.in_folder and optuna.get_all_study_names(storage):
         return  # another study lies there as well
     for name in ("workers", "report"):
-        shutil.rmtree(kept.folder / name, ignore_errors=True)
-    ours = OURS if kept.in_folder else OURS[1:]
-    for path in [path for pattern in ours for path in kept.folder.glob(pattern)]:
+        shutil.rmtree(stored.folder / name, ignore_errors=True)
+    ours = OURS if stored.in_folder else OURS[1:]
+    for path in [path for pattern in ours for path in stored.folder.glob(pattern)]:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it holds something else, which is not ours to delete
-        kept.folder.rmdir()
+        stored.folder.rmdir()
 
 
-def free(kept: StoredStudy) -> int:
-    """Delete the checkpoints and models of all trials but the best, and of the finals, and give the bytes freed.
+def free(stored: StoredStudy) -> int:
+    """Delete the checkpoints and models of all trials but the best, and of the finals, and return the bytes freed.
 
     Raises:
-        InputError: if somebody is at work on the study.
+        InputError: if a live process works on the study.
     """
-    finals = [part for part in parts(kept) if part.study.study_name.endswith(f"-{FINALS}")]
-    for one in (*finals, kept):
+    finals = [part for part in parts(stored) if part.study.study_name.endswith(f"-{FINALS}")]
+    for one in (*finals, stored):
         _require_idle(one)
-    trials = kept.study.get_trials(deepcopy=False)
-    best = {trial.number for trial in (kept.study.best_trials if any(trial.values for trial in trials) else [])}
-    folders = [kept.trial_folder(trial) for trial in trials if trial.number not in best]
+    trials = stored.study.get_trials(deepcopy=False)
+    best = {trial.number for trial in (stored.study.best_trials if any(trial.values for trial in trials) else [])}
+    folders = [stored.trial_folder(trial) for trial in trials if trial.number not in best]
     folders += [part.trial_folder(trial) for part in finals for trial in part.study.get_trials(deepcopy=False)]
     freed = 0
     for folder in folders:
@@ -156,50 +188,57 @@ def free(kept: StoredStudy) -> int:
     return freed
 
 
-def parts(kept: StoredStudy) -> list[StoredStudy]:
-    """The studies of what followed a search."""
-    names = [f"{kept.study.study_name}-{part}" for part in PARTS]
-    if kept.in_folder and kept.folder is not None:
-        return [part for part in find(kept.folder) if part.study.study_name in names]
-    storage = kept.study._storage
-    found = [optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
-             for name in names if name in optuna.get_all_study_names(storage)]  # fmt: skip
-    folders = [study.user_attrs.get(STUDY_FOLDER) for study in found]
-    return [
-        StoredStudy(study, Path(folder) if folder else None, False)
-        for study, folder in zip(found, folders, strict=True)
-    ]
+def parts(stored: StoredStudy, any_version: bool = False) -> list[StoredStudy]:
+    """Return the part studies that followed a search.
+
+    Args:
+        stored: The study of the search.
+        any_version: Return also those that another version made.
+
+    Raises:
+        InputError: if another version made one of them.
+    """
+    names = [f"{stored.study.study_name}-{part}" for part in PARTS]
+    if stored.in_folder and stored.folder is not None:
+        found = [part for part in find(stored.folder) if part.study.study_name in names]
+    else:
+        storage = storage_of(stored.study)
+        there = optuna.get_all_study_names(storage)
+        found = [_load(storage, name) for name in names if name in there]
+    for part in found if not any_version else []:
+        require_format(part.study)
+    return found
 
 
-def stop(kept: StoredStudy) -> None:
-    """Ask the commands that search to begin no further trial; a later command goes on."""
-    kept.study.set_user_attr(STOPS, kept.study.user_attrs.get(STOPS, 0) + 1)
+def stop(stored: StoredStudy) -> None:
+    """Ask the commands that search to begin no further trial; a later command continues."""
+    stored.study.set_user_attr(STOPS, stored.study.user_attrs.get(STOPS, 0) + 1)
 
 
-def grow(kept: StoredStudy, n_trials: int) -> None:
+def grow(stored: StoredStudy, n_trials: int) -> None:
     """Raise a study's total, also for the commands that search now.
 
     Raises:
         InputError: if it is not above the total that the last command asked for, or more than there can be.
     """
-    goals = goals_of(kept)
+    goals = goals_of(stored)
     require(n_trials > goals.n_trials, "the new total", f"above the command's own, {goals.n_trials}", n_trials)
     if goals.limit is not None and n_trials > goals.limit:
-        raise InputError(f"{kept.study.study_name} goes through a list of {goals.limit} points: it cannot grow beyond")
-    kept.study.set_user_attr(GROWN, n_trials)
+        name = stored.study.study_name
+        raise InputError(f"{name} goes through a list of {goals.limit} points: it cannot grow beyond")
+    stored.study.set_user_attr(GROWN, n_trials)
 
 
-def goals_of(kept: StoredStudy) -> Goals:
+def goals_of(stored: StoredStudy) -> Goals:
     """Return the goals of the last command that searched."""
-    known = {"n_trials": 1, **kept.study.user_attrs.get(GOALS, {})}
+    known = {"n_trials": 1, **stored.study.user_attrs.get(GOALS, {})}
     return Goals(**{field.name: known[field.name] for field in dataclasses.fields(Goals) if field.name in known})
 
 
-def _require_idle(kept: StoredStudy) -> None:
-    if kept.alive:
-        raise InputError(
-            f"study {kept.study.study_name} has running trials ({', '.join(map(str, kept.alive))}): end the sweep first"
-        )
+def _require_idle(stored: StoredStudy) -> None:
+    if stored.alive:
+        name, numbers = stored.study.study_name, ", ".join(map(str, stored.alive))
+        raise InputError(f"study {name} has running trials ({numbers}): end the sweep first")
 
 
 def _size(folder: Path) -> int:

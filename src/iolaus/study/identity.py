@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from iolaus.errors import InputError, require
 from iolaus.search_space.overrides import readable
 from iolaus.search_space.space import Space
-from iolaus.study.attributes import CHANGES, FORMAT, FORMAT_VERSION, IDENTITY, MADE, OF, SAME, SAMPLER_SEED
+from iolaus.study.attributes import CHANGES, FORMAT, FORMAT_VERSION, IDENTITY, MADE, OF, PREFIX, SAME, SAMPLER_SEED
 
 Direction = Literal["minimize", "maximize"]
 
@@ -99,13 +99,17 @@ def require_format(study: Study) -> None:
     Raises:
         InputError: naming both formats.
     """
+    if (made_by := other_version(study)) is not None:
+        raise InputError(f"study {study.study_name} was {made_by}: use that version, or another study_name")
+
+
+def other_version(study: Study) -> str | None:
+    """Return by which version of Iolaus a study was made if what it has stored is not to be read here, or None."""
     made_with = study.user_attrs.get(FORMAT, FORMAT_VERSION)
-    if made_with != FORMAT_VERSION:
-        age = "a newer" if made_with > FORMAT_VERSION else "an older"
-        raise InputError(
-            f"study {study.study_name} was made by {age} version of Iolaus (its format is {made_with}, this version's "
-            f"{FORMAT_VERSION}): use that version, or another study_name"
-        )
+    if made_with == FORMAT_VERSION:
+        return None
+    age = "a newer" if made_with > FORMAT_VERSION else "an older"
+    return f"made by {age} version of Iolaus (its format is {made_with}, this version's {FORMAT_VERSION})"
 
 
 def _check_compatible(study: Study, space: Space) -> None:
@@ -153,7 +157,7 @@ def inherit(part: Study, whole: Study) -> None:
     """
     for name, value in whole.user_attrs.items():
         known = name if name.startswith(SAME) else f"{OF}{name}"
-        if (name.startswith(SAME) or not name.startswith("iolaus:")) and part.user_attrs.get(known) != value:
+        if (name.startswith(SAME) or not name.startswith(PREFIX)) and part.user_attrs.get(known) != value:
             part.set_user_attr(known, value)
 
 

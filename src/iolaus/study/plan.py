@@ -1,8 +1,6 @@
 """A plan of a search: all that a worker has to be told."""
 
 import dataclasses
-import importlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +10,20 @@ import optuna
 from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, WilcoxonPruner
-from optuna.samplers import BaseSampler, GridSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import suggest
 from iolaus.search_space.overrides import key_of, overrides
-from iolaus.search_space.space import Space, grid
+from iolaus.search_space.space import Space
 from iolaus.study.attributes import STOPS
 from iolaus.study.identity import seed_of
+from iolaus.study.pruners import check_pruner, make_pruner
 from iolaus.study.queue import Goals, TrialQueue
+from iolaus.study.samplers import check_sampler, make_sampler
 from iolaus.study.storage import open_storage
-
-NEEDS = {"CmaEsSampler": ["cmaes"], "GPSampler": ["scipy", "torch"], "QMCSampler": ["scipy"]}
-"""What samplers import only when they are first asked."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class Plan:
         Raises:
             InputError: if that function searches for what is fixed.
         """
-        here = self.space.choose(trial._suggest)
+        here = self.space.choose(lambda name, domain: suggest(trial, name, domain))
         extend = self.extension(whitelist)
         if extend is not None:
             extend(config, trial)
@@ -101,33 +96,27 @@ class Plan:
         study = optuna.load_study(
             study_name=self.study_name,
             storage=open_storage(self.storage) if storage is None else storage,
-            sampler=self._sampler(),
-            pruner=self.make_pruner(),
+            sampler=make_sampler(self.sampler, self.space),
+            pruner=make_pruner(self.pruner),
         )
         return TrialQueue(study, self.goals, self.seed, Path(self.folder), self.fixed)
 
-    def check(self, whitelist: Any) -> None:
-        """Find out early whether the sampler, the pruner and the custom search space can be made.
+    def check(self, whitelist: Any, objectives: int) -> None:
+        """Find out early whether the sampler, the pruner and the custom search space can be used.
 
         Args:
             whitelist: What the app allows Hydra to call; None if it does not say.
+            objectives: Their number.
 
         Raises:
             InputError: if not.
         """
-        key = "sampler"
+        check_sampler(self.sampler, self.space)
+        check_pruner(self.pruner, self.repeats, objectives)
         try:
-            for package in NEEDS.get(str(self.sampler["_target_"]).rpartition(".")[2], ()):
-                importlib.import_module(package)
-            self._sampler()
-            key = "pruner"
-            pruner = self.make_pruner()
-            key = "custom_search_space"
             self.extension(whitelist)
-        except Exception as error:  # whatever they may raise
-            raise InputError(f"hydra.sweeper.{key} cannot be used: {one_line(error)}") from error
-        if isinstance(pruner, WilcoxonPruner) and self.repeats == 1:
-            raise InputError("hydra/sweeper/pruner=wilcoxon prunes between repeats: set hydra.sweeper.repeats above 1")
+        except Exception as error:  # whatever the module that it names may raise
+            raise InputError(f"hydra.sweeper.custom_search_space cannot be used: {one_line(error)}") from error
 
     def extension(self, whitelist: Any) -> Callable[[DictConfig, Trial], None] | None:
         """What ``custom_search_space`` names, if anything: a function that suggests further parameters."""
@@ -140,32 +129,8 @@ class Plan:
         )
         return extension
 
-    def _sampler(self) -> BaseSampler:
-        config = dict(self.sampler)
-        if config["_target_"] == "optuna.samplers.TPESampler" and config.get("group", False) is None:
-            # Without groups a conditional parameter would be sampled independently of the others.
-            config["group"] = self.space.is_conditional and config.get("multivariate") is not False
-            config["multivariate"] = config["group"] or config.get("multivariate")
-        sampler = _instantiate(config, "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-        if getattr(sampler, "func", None) is GridSampler:
-            sampler = sampler(grid(self.space))
-        assert isinstance(sampler, BaseSampler)
-        return sampler
-
-    def make_pruner(self) -> BasePruner:
-        """The pruner that is configured."""
-        pruner = _instantiate(dict(self.pruner), "optuna.pruners.*")
-        assert isinstance(pruner, BasePruner)
-        return pruner
-
 
 def claimed(plan: Plan) -> FileLock:
     """A lock that one command on a host holds while it makes a plan's study, or fills its queue; its folder is made."""
     Path(plan.folder).mkdir(parents=True, exist_ok=True)
     return FileLock(Path(plan.folder) / "claim.lock")
-
-
-def _instantiate(config: Mapping[str, Any], *allowed: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of no interest to who has chosen it from our list
-        return instantiate(dict(config), _execution_whitelist_=allowed)

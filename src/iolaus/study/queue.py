@@ -29,11 +29,20 @@ from typing import Any
 
 from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
-from optuna.samplers._lazy_random_state import LazyRandomState
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from iolaus.optuna_internals import (
+    FIXED_PARAMS,
+    RUN_ATTRS,
+    enqueued_params,
+    forget_cached_trials,
+    reseed,
+    storage_of,
+    study_id,
+    trial_id,
+)
 from iolaus.study.attributes import (
     END,
     ENQUEUED,
@@ -42,6 +51,7 @@ from iolaus.study.attributes import (
     LEASE,
     LOSSES,
     LOST,
+    PREFIX,
     REASON,
     RETRY_OF,
     RNG_STREAM,
@@ -54,7 +64,7 @@ from iolaus.system.lease import LEASE_S, lease
 
 log = logging.getLogger(__name__)
 
-OF_THE_RUN = ("iolaus:", "constraints", "completed_rung_")
+OF_THE_RUN = (PREFIX, *RUN_ATTRS)
 """What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
 
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
@@ -125,10 +135,14 @@ class TrialQueue:
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
         self._settled = Tally.of(study)
 
+    @property
+    def _storage(self) -> BaseStorage:
+        return storage_of(self.study)
+
     def tally(self, before: int | None = None) -> Tally:
         """Count all trials, or those with smaller numbers than `before`."""
         if before is None:
-            asked = self.study._storage.get_study_user_attrs(self.study._study_id)
+            asked = self._storage.get_study_user_attrs(study_id(self.study))
             self.n_trials = min(max(self.goals.n_trials, asked.get(GROWN, 0)), self.goals.limit or sys.maxsize)
             self.stops = asked.get(STOPS, 0)
         trials = self.study.get_trials(deepcopy=False)[:before]
@@ -190,14 +204,14 @@ class TrialQueue:
 
         It is not surplus: all settings before it count or run, and these are too few.
         """
-        storage, trial_id = self.study._storage, trial._trial_id
+        storage, waiting = self._storage, trial_id(trial)
         with contextlib.suppress(UpdateFinishedTrialError):
-            if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            if storage.set_trial_state_values(waiting, TrialState.RUNNING):
                 # Not before: it could take the place of the lease of somebody who is faster.
-                storage.set_trial_system_attr(trial_id, LEASE, lease())
+                storage.set_trial_system_attr(waiting, LEASE, lease())
                 for name, value in self.attrs.items():
-                    storage.set_trial_user_attr(trial_id, name, value)
-                return trial_id, self.tally(before=trial.number).draws
+                    storage.set_trial_user_attr(waiting, name, value)
+                return waiting, self.tally(before=trial.number).draws
         return None
 
     def _create(self, lost: tuple[FrozenTrial, int] | None = None) -> tuple[int, int] | None:
@@ -210,13 +224,12 @@ class TrialQueue:
             attrs |= {RETRY_OF: trial.number, RNG_STREAM: draw, LOSSES: losses(trial)}
             # Some parameters without the others would leave these other random numbers than were theirs.
             if is_begun(trial):
-                attrs["fixed_params"] = {**attrs.get("fixed_params", {}), **trial.params}
-        storage, study_id = self.study._storage, self.study._study_id
+                attrs[FIXED_PARAMS] = {**enqueued_params(trial.system_attrs), **trial.params}
         template = create_trial(state=TrialState.RUNNING, user_attrs=self.attrs, system_attrs=attrs)
-        made = storage.get_trial(storage.create_new_trial(study_id, template))
+        made = self._storage.get_trial(self._storage.create_new_trial(study_id(self.study), template))
         older = self.tally(before=made.number)
         if not self._is_surplus(made, older):
-            return made._trial_id, attrs.get(RNG_STREAM, older.draws)
+            return trial_id(made), attrs.get(RNG_STREAM, older.draws)
         self._end(made, SURPLUS, "others had been faster")
         return None
 
@@ -224,10 +237,10 @@ class TrialQueue:
         retry_of = trial.system_attrs.get(RETRY_OF)
         return older.settings >= self.n_trials if retry_of is None else retry_of in older.taken_up
 
-    def _begin(self, trial_id: int, draw: int) -> Trial:
+    def _begin(self, claimed: int, draw: int) -> Trial:
         reseed(self.study.sampler, self.seed, draw)
-        self.study._thread_local.cached_all_trials = None  # as Study.ask does: samplers keep them for one trial
-        return Trial(self.study, trial_id)
+        forget_cached_trials(self.study)
+        return Trial(self.study, claimed)
 
     @contextlib.contextmanager
     def lease_renewed(self, trial: Trial) -> Iterator[None]:
@@ -237,7 +250,7 @@ class TrialQueue:
         def renew() -> None:
             while not done.wait(LEASE_S / 4):
                 try:
-                    self.study._storage.set_trial_system_attr(trial._trial_id, LEASE, lease())
+                    self._storage.set_trial_system_attr(trial_id(trial), LEASE, lease())
                 except UpdateFinishedTrialError:
                     return
                 except Exception as error:  # whatever a storage may raise: the next time it may be back
@@ -268,19 +281,19 @@ class TrialQueue:
             reason: In a line.
         """
         with contextlib.suppress(UpdateFinishedTrialError):
-            self._note(trial._trial_id, end, reason)
+            self._note(trial, end, reason)
             return self._finish(trial, TrialState.FAIL, None)
         return False
 
     def _finish(self, trial: Trial, state: TrialState, values: list[float] | None) -> bool:
-        if self.study._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+        if self._storage.get_trial(trial_id(trial)).state != TrialState.RUNNING:
             return False
         try:
             self.study.tell(trial, values, state)
         except UpdateFinishedTrialError:
             return False
         except ValueError:  # Optuna's other word for it, if it was given up since the look above
-            if self.study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            if self._storage.get_trial(trial_id(trial)).state == TrialState.RUNNING:
                 raise
             return False
         except RuntimeError as error:  # GridSampler, which has no other way to say that the grid is complete
@@ -306,13 +319,12 @@ class TrialQueue:
     def _end(self, trial: FrozenTrial, end: str, reason: str) -> None:
         """Make a trial FAIL, unless it has ended, that no sampler needs to hear of."""
         with contextlib.suppress(UpdateFinishedTrialError):
-            self._note(trial._trial_id, end, reason)
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._note(trial, end, reason)
+            self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
 
-    def _note(self, trial_id: int, end: str, reason: str) -> None:
-        storage = self.study._storage
-        storage.set_trial_system_attr(trial_id, END, end)
-        storage.set_trial_user_attr(trial_id, REASON, reason[:2000])
+    def _note(self, trial: Trial | FrozenTrial, end: str, reason: str) -> None:
+        self._storage.set_trial_system_attr(trial_id(trial), END, end)
+        self._storage.set_trial_user_attr(trial_id(trial), REASON, reason[:2000])
 
 
 def enqueue(study: Study, wanted: Sequence[Mapping[str, Any]]) -> None:
@@ -323,22 +335,3 @@ def enqueue(study: Study, wanted: Sequence[Mapping[str, Any]]) -> None:
             study.enqueue_trial(dict(params))
             done = [*done, params]
             study.set_user_attr(ENQUEUED, done)
-
-
-def reseed(sampler: BaseSampler, seed: int, draw: int) -> None:
-    """Give every generator in a sampler the stream of a draw.
-
-    Optuna's own `reseed_rng` takes a random seed, and a sampler that is made anew forgets what makes it fast.
-    """
-    streams = 0
-
-    def visit(owner: object) -> None:
-        nonlocal streams
-        for value in vars(owner).values():
-            if isinstance(value, LazyRandomState):
-                value.rng.seed([seed, draw, streams])
-                streams += 1
-            elif isinstance(value, BaseSampler):
-                visit(value)
-
-    visit(sampler)

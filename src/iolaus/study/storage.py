@@ -11,14 +11,14 @@ from typing import Any
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend
-from optuna.storages.journal._storage import JournalOperation
 
 from iolaus.errors import InputError, redact_urls
+from iolaus.optuna_internals import journal_op_codes, sets_trial_state
 
 BUSY_S = 60.0
 """Seconds that a SQLite session waits for another's lock."""
 
-KNOWN = frozenset(JournalOperation)
+OP_CODES = journal_op_codes()
 
 
 class JournalFile(BaseJournalBackend):
@@ -60,7 +60,7 @@ class JournalFile(BaseJournalBackend):
         for line in lines:
             try:
                 log = json.loads(line)
-                known = log["op_code"] in KNOWN
+                known = log["op_code"] in OP_CODES
             except (ValueError, TypeError, KeyError):
                 known = False
             if not known:
@@ -88,7 +88,7 @@ class JournalFile(BaseJournalBackend):
                 written = 0
                 while written < len(lines):
                     written += file.write(lines[written:])
-                if any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs):
+                if any(map(sets_trial_state, logs)):
                     os.fsync(file.fileno())
             except OSError as error:
                 os.truncate(self._path, end)

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from iolaus.compare import finals
 from iolaus.compare.multi_seed import left
 from iolaus.errors import InputError, one_line
+from iolaus.study.identity import require_format
 from iolaus.study.plan import Plan
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
@@ -140,9 +141,11 @@ def _existing(plan: Plan) -> Study | None:
     if "://" not in path and not Path(path).exists():  # to look would make it
         return None
     try:
-        return optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
+        study = optuna.load_study(study_name=plan.study_name, storage=open_storage(plan.storage))
     except (KeyError, InputError, OptunaError):
         return None
+    require_format(study)
+    return study
 
 
 def _so_far(plan: Plan) -> tuple[int, float | None]:

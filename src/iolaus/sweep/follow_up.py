@@ -7,6 +7,7 @@ from optuna.study import Study
 
 from iolaus.compare import finals
 from iolaus.compare.multi_seed import MultiSeedPlan, open_part, queue, ran, require_seed
+from iolaus.optuna_internals import storage_of
 from iolaus.search_space.overrides import replace_overrides
 from iolaus.study.attributes import FINALS, FINALS_RESULT, RESULTS, TEST
 from iolaus.study.identity import Direction, directions_of
@@ -23,7 +24,7 @@ def confirm(session: Session, rule: finals.Rule, plan: Plan, study: Study) -> No
         InputError: if there are too few settings, or none came to a value.
         SweepError: if the workers ended early.
     """
-    wait_for_others(plan.open(study._storage))  # the trials of other commands may be better
+    wait_for_others(plan.open(storage_of(study)))  # the trials of other commands may be better
     chosen = finals.select(study, rule.k, lambda trial: overrides_of(trial, plan))
     seed = int(plan.fixed["seed"]) if "seed" in plan.fixed else require_seed(session.composer.sweep_config)
     all_seeds = finals.seeds_of(study, max(rule.r, rule.n_test), seed, session.settings["repeats"])

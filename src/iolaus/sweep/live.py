@@ -13,13 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, printable
 from iolaus.search_space.overrides import start_of
 from iolaus.study.attributes import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS
 from iolaus.study.catalog import StoredStudy, goals_of
+from iolaus.study.pruners import prunes
 from iolaus.study.queue import ENDS, STOPPED, TIMEOUT, TrialQueue
 from iolaus.study.tally import Tally
 from iolaus.study.trials import is_alive, is_tried_again
@@ -128,8 +128,8 @@ class Live:
 
     def _warn_of_silence(self, trial: FrozenTrial) -> None:
         """Warn once if a pruner has no reported values to decide by."""
-        prunes = not isinstance(self.queue.study.pruner, NopPruner)
-        if prunes and not self.warned and trial.state == TrialState.COMPLETE and not trial.intermediate_values:
+        silent = trial.state == TrialState.COMPLETE and not trial.intermediate_values
+        if silent and not self.warned and prunes(self.queue.study.pruner):
             self.warned = True
             log.warning("the task never reports a value, so nothing can be pruned: call iolaus.report(step, value)")
 

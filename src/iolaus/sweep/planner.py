@@ -11,19 +11,18 @@ from typing import Any
 
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from optuna.pruners import NopPruner
 
 from iolaus.errors import InputError, did_you_mean, is_number, require
 from iolaus.search_space.compose import Composer, settings_of
 from iolaus.search_space.overrides import key_in, overrides, start_of
 from iolaus.search_space.parse import SpaceParser
-from iolaus.search_space.space import WHEN, grid
+from iolaus.search_space.space import WHEN
 from iolaus.study.identity import Direction, digest, identity
 from iolaus.study.plan import Plan
+from iolaus.study.pruners import PRUNERS
 from iolaus.study.queue import Goals
+from iolaus.study.samplers import count_points
 from iolaus.study.storage import absolute
-
-NO_PRUNER = "optuna.pruners.NopPruner"
 
 
 class Planner:
@@ -50,15 +49,7 @@ class Planner:
         given, space, fixed = self.settings, self.parser.space, self.parser.fixed
         self._check_numbers()
         sampler, pruner = dict(given["sampler"]), dict(given["pruner"])
-        points = None
-        if sampler["_target_"] == "optuna.samplers.GridSampler":
-            if given["enqueue"]:
-                raise InputError("hydra.sweeper.enqueue has no place in a grid, which goes through all of its points")
-            try:
-                points = math.prod(len(values) for values in grid(space).values())
-            except ValueError as error:
-                raise InputError(f"hydra/sweeper/sampler=grid: {error}") from error
-
+        points = count_points(sampler, space, enqueues=bool(given["enqueue"]))
         branches = space.branches(self.composer.is_group)
         self.branches = [overrides(branch, fixed, self.parser.deletions) for branch in branches]
         composed = self._compose_branches()
@@ -70,7 +61,7 @@ class Planner:
         if name is None:
             hydra = self.composer.sweep_config.hydra
             chosen = OmegaConf.select(hydra.runtime.choices, "hparams_search") or hydra.job.name
-            parts = {"sampler": sampler, **({"pruner": pruner} if pruner != {"_target_": NO_PRUNER} else {})}
+            parts = {"sampler": sampler, **({"pruner": pruner} if pruner != PRUNERS["none"] else {})}
             texts = {key: json.dumps(part, sort_keys=True, default=str) for key, part in parts.items()}
             name = f"{chosen}-{digest({**facts, **texts})}"
         require(name.strip(". ") != "", "hydra.sweeper.study_name", "a name that a folder may have", repr(name))
@@ -96,9 +87,7 @@ class Planner:
             repeats=given["repeats"],
             seed=sampler.get("seed"),
         )
-        plan.check(self.whitelist)
-        if len(self.directions) > 1 and not isinstance(plan.make_pruner(), NopPruner):
-            raise InputError("hydra/sweeper/pruner needs one objective: Optuna prunes no trial of several")
+        plan.check(self.whitelist, len(self.directions))
         return plan, facts
 
     def _directions(self) -> list[Direction]:

@@ -14,6 +14,7 @@ from optuna.study import Study
 
 from iolaus.compare.multi_seed import MultiSeedPlan, left
 from iolaus.errors import InputError, one_line, redact_urls
+from iolaus.optuna_internals import storage_of
 from iolaus.search_space.compose import Composer
 from iolaus.study.attributes import COMMAND, GOALS, GROWN, INTERRUPTED, LOST, STUDY_FOLDER
 from iolaus.study.identity import Direction, open_study
@@ -115,7 +116,7 @@ class Session:
             on_end: Called once nobody is at work any more, with whether the user has interrupted it.
         """
         composer = composer or self.composer
-        queue = plan.open(study._storage)
+        queue = plan.open(storage_of(study))
         queue.fail_lost_trials()
         tally = queue.tally()
         over = queue.ended_by(tally) is not None
@@ -126,7 +127,7 @@ class Session:
         self.ask("on_study_start", composer, study=study)
         try:
             if workers > 0:
-                problem = self.pool.run(plan, study._storage, workers, composer)
+                problem = self.pool.run(plan, storage_of(study), workers, composer)
         except KeyboardInterrupt:
             interrupted = True
         finally:

@@ -16,6 +16,7 @@ from optuna.study import Study
 
 from iolaus.compare import finals
 from iolaus.errors import InputError, one_line
+from iolaus.optuna_internals import storage_of
 from iolaus.search_space.compose import Composer
 from iolaus.search_space.enqueue import ENQUEUE, known_settings
 from iolaus.search_space.parse import SpaceParser
@@ -89,7 +90,7 @@ class Sweep:
                 say(line)
             return
         plan, study = self._begin(session, planner, plan, facts, first)
-        if rule is None or not finals.may_follow(plan.open(study._storage), self.settings):
+        if rule is None or not finals.may_follow(plan.open(storage_of(study)), self.settings):
             search(session, plan, study)
         if rule is not None:
             confirm(session, rule, plan, study)

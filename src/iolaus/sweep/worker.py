@@ -18,7 +18,6 @@ from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import WilcoxonPruner
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
@@ -26,6 +25,7 @@ from iolaus.errors import InputError, one_line
 from iolaus.search_space.compose import Composer
 from iolaus.study.attributes import FAILED, FOLDER, INTERRUPTED, NAME
 from iolaus.study.plan import Plan
+from iolaus.study.pruners import prunes_between_repeats
 from iolaus.study.queue import TrialQueue
 from iolaus.system import machine
 from iolaus.task import MismatchError, set_current_trial
@@ -127,7 +127,7 @@ class Worker:
         if self.plan.repeats == 1:
             return self._values(trial, config)
         runs = []
-        between = isinstance(trial.study.pruner, WilcoxonPruner)
+        between = prunes_between_repeats(trial.study.pruner)
         for repeat in range(self.plan.repeats):
             again = self.repeat(config, chosen, repeat)
             # Of all other pruners' kinds the first repeat decides: the others have no such steps to compare with.
