@@ -20,7 +20,8 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from iolaus.errors import InputError, one_line
-from iolaus.search_space.overrides import key_of, overrides
+from iolaus.search_space.keys import key_of
+from iolaus.search_space.overrides import overrides
 from iolaus.search_space.space import Space, grid
 from iolaus.study.attributes import STOPS
 from iolaus.study.identity import seed_of

@@ -17,7 +17,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, printable
-from iolaus.search_space.overrides import start_of
+from iolaus.search_space.keys import start_of
 from iolaus.study.attributes import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS
 from iolaus.study.catalog import StoredStudy, goals_of
 from iolaus.study.queue import ENDS, STOPPED, TIMEOUT, TrialQueue

@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.command_line import config_options
-from iolaus.search_space.overrides import as_element, key_in, start_of
+from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.overrides import as_element
 from iolaus.search_space.parse import settings_of
 from iolaus.study.attributes import FOLDER
 from iolaus.study.plan import Plan
