@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from iolaus.errors import InputError
-from iolaus.search_space.overrides import setting_of
+from iolaus.search_space.keys import setting_of
 
 
 def expand_resume(argv: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from iolaus import command_line
 from iolaus.classifier.run import config
 from iolaus.classifier.run.objective import monitored, objectives
 from iolaus.errors import InputError
-from iolaus.search_space.overrides import flatten
+from iolaus.search_space.keys import flatten
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.compare.multi_seed import SEED, MultiSeedPlan, add_difference, require_seed, row_of, without_seed
 from iolaus.compare.statistics import format_difference, format_mean, format_value, paired
 from iolaus.errors import InputError, require
-from iolaus.search_space.overrides import key_of
+from iolaus.search_space.keys import key_of
 from iolaus.study.attributes import ENDED
 from iolaus.study.queue import TrialQueue
 from iolaus.study.trials import keeps_constraints, objectives, sign_of

@@ -13,7 +13,8 @@ from iolaus.compare.multi_seed import COSTS, SEED, MultiSeedPlan, add_difference
 from iolaus.compare.statistics import format_difference, format_mean
 from iolaus.errors import InputError, one_line, require
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.overrides import key_in, replace_overrides
+from iolaus.search_space.keys import key_in
+from iolaus.search_space.overrides import replace_overrides
 from iolaus.study.plan import Plan
 from iolaus.study.trials import objectives, sign_of
 

@@ -17,7 +17,7 @@ from iolaus.compare import finals, variants
 from iolaus.errors import printable
 from iolaus.reporting import charts, intervals
 from iolaus.reporting.timeline import timeline
-from iolaus.search_space.overrides import key_of
+from iolaus.search_space.keys import key_of
 from iolaus.study import attributes
 from iolaus.study.attributes import FOLDER, INTERRUPTED, LOST
 from iolaus.study.tally import Tally, best_of, best_trials

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial
 
 from iolaus.errors import printable
-from iolaus.search_space.overrides import BRANCH
+from iolaus.search_space.keys import BRANCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from iolaus.search_space.overrides import flatten, replace_overrides
+from iolaus.search_space.keys import flatten
+from iolaus.search_space.overrides import replace_overrides
 
 
 class Composer:

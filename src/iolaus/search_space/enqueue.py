@@ -9,7 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError, did_you_mean, is_number
 from iolaus.optuna_internals import contains
-from iolaus.search_space.overrides import as_element, equal, key_of, readable
+from iolaus.search_space.keys import key_of
+from iolaus.search_space.overrides import as_element, equal, readable
 from iolaus.search_space.space import Parameter, Space
 
 log = logging.getLogger(__name__)

@@ -15,30 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError, one_line
 from iolaus.optuna_internals import parse_override
+from iolaus.search_space.keys import key_in, start_of
 
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
-BRANCH = " when "
-"""Stands in the name of a parameter whose key has a range of its own in each of several branches."""
-
-
-def start_of(name: str) -> str:
-    """How the override of a parameter begins: its name without the branch."""
-    return name.partition(BRANCH)[0]
-
-
-def key_of(name: str) -> str:
-    """A key without the sign that an override begins with, and without its package and its branch."""
-    return start_of(name).lstrip("+").split("@")[0]
-
-
-def key_in(override: str) -> str:
-    """The key that an override names."""
-    return key_of(override.partition("=")[0])
-
-
-def setting_of(override: str) -> str:
-    """The key that an override sets, adds or deletes."""
-    return key_in(override).lstrip("~")
 
 
 def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str, BaseDistribution | str]:
@@ -165,14 +144,3 @@ def readable(domain: BaseDistribution | str) -> str:
     step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
     kind = ", whole numbers" if isinstance(domain, IntDistribution) and not step else ""
     return f"{domain.low} to {domain.high}{step}{kind}{', logarithmic' if domain.log else ''}"
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dicts to dotted keys; lists stay whole. ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
-    if not isinstance(tree, dict) or not tree:
-        return {prefix: tree}
-    return {
-        name: leaf
-        for key, value in tree.items()
-        for name, leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
-    }

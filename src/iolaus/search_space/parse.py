@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from iolaus.errors import InputError, did_you_mean, one_line
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.overrides import any_value, key_in, key_of, overrides, parse
+from iolaus.search_space.keys import key_in, key_of
+from iolaus.search_space.overrides import any_value, overrides, parse
 from iolaus.search_space.space import Condition, Parameter, Space, read_when
 
 

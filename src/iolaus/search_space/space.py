@@ -13,17 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError, one_line
 from iolaus.optuna_internals import contains
-from iolaus.search_space.overrides import (
-    BRANCH,
-    any_value,
-    as_element,
-    element,
-    equal,
-    key_of,
-    parse,
-    readable,
-    start_of,
-)
+from iolaus.search_space.keys import BRANCH, key_of, start_of
+from iolaus.search_space.overrides import any_value, as_element, element, equal, parse, readable
 
 WHEN = "hydra.sweeper.when"
 

@@ -16,7 +16,8 @@ from optuna.trial import Trial
 
 from iolaus.errors import InputError, one_line
 from iolaus.optuna_internals import suggest
-from iolaus.search_space.overrides import key_of, overrides
+from iolaus.search_space.keys import key_of
+from iolaus.search_space.overrides import overrides
 from iolaus.search_space.space import Space
 from iolaus.study.attributes import STOPS
 from iolaus.study.identity import seed_of

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, printable
-from iolaus.search_space.overrides import start_of
+from iolaus.search_space.keys import start_of
 from iolaus.study.attributes import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS
 from iolaus.study.catalog import StoredStudy, goals_of
 from iolaus.study.pruners import prunes

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from iolaus.errors import InputError, did_you_mean, is_number, require
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.overrides import key_in, overrides, start_of
+from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.overrides import overrides
 from iolaus.search_space.parse import SpaceParser
 from iolaus.search_space.space import WHEN
 from iolaus.study.identity import Direction, digest, identity

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.command_line import config_options
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.overrides import as_element, key_in, start_of
+from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.overrides import as_element
 from iolaus.study.attributes import FOLDER
 from iolaus.study.plan import Plan
 from iolaus.study.tally import Tally, best_of, best_trials

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from iolaus.search_space.overrides import start_of
+from iolaus.search_space.keys import start_of
 from iolaus.study.attributes import END, FINALS_RESULT, IDENTITY, INTERRUPTED, OF, REASON, RUN_ID, SURPLUS, TRACKING_KEY
 from iolaus.study.tally import Tally
 from iolaus.task import current_repeat

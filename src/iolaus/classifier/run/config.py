@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from iolaus.classifier.run.objective import METRICS, check_constraints, objectives
 from iolaus.errors import InputError, is_number, require
-from iolaus.search_space.overrides import flatten
+from iolaus.search_space.keys import flatten
 
 NOT_SETTINGS = ("resume", "from_run", "from_trial", "tracking", "root")
 """Keys that may differ between a run and its resumption, or its repetition."""
@@ -127,7 +127,7 @@ def params(settings: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, An
     return chosen | {key: value for key, value in flatten(settings).items() if not key.endswith("_partial_")}
 
 
-def check_same_settings(ours: dict[str, Any], theirs: dict[str, Any], origin: str) -> None:
+def check_same_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], origin: str) -> None:
     """Refuse to resume a run under another configuration, since it could not come to the same end.
 
     Raises:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from iolaus import command_line
 from iolaus.classifier.run import config
 from iolaus.errors import InputError
-from iolaus.search_space.overrides import setting_of
+from iolaus.search_space.keys import setting_of
 from iolaus.system.provenance import RECORD, find_record
 
 KEYS = ("from_run", "from_trial")
