@@ -1,25 +1,25 @@
-"""Pictures of what was compared over seeds: a mean and its interval in each row (a forest plot)."""
+"""Forest plots of settings that were compared over seeds: each row is a mean with its confidence interval."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from iolaus.reporting.charts import BLUE, GREY, ORANGE, RED
 from iolaus.reporting.plotting import SMALL, TEXT, WIDTH, Scale, canvas, fitted, legend
+from iolaus.reporting.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROW = 0.3
-"""Inches from one row to the next."""
+"""Inches between two rows."""
 
 
-def finals(found: Mapping[str, Any]) -> "Figure":
-    """Each finalist's values, their mean with its interval, and what its best trial had been in the search.
-
-    Args:
-        found: What `iolaus.compare.finals.compare_finalists` gives.
-    """
+def finals(snapshot: Snapshot) -> "Figure | None":
+    """Draw each finalist's values, their mean with its interval, and the value of its best trial in the search."""
+    found = snapshot.finals
+    if found is None:
+        return None
     rows = found["finalists"]
     factor, unit = _unit(found["objective"])
     figure = canvas(ROW * len(rows) + 1.2)
@@ -37,12 +37,11 @@ def finals(found: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def effects(found: Mapping[str, Any]) -> "Figure":
-    """By how much each setting differs from the first, with intervals.
-
-    Args:
-        found: What `iolaus.classifier.run.ablation.compared` gives.
-    """
+def effects(snapshot: Snapshot) -> "Figure | None":
+    """Draw the difference of each setting from the first, with its interval."""
+    found = snapshot.comparison
+    if found is None:
+        return None
     rows = [row for row in found["rows"] if "difference" in row]
     factor, unit = _unit(found["objective"])
     figure = canvas(ROW * max(len(rows), 1) + 1.2)
