@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from iolaus import metric_table
 from iolaus.reporting.charts import BLUE, GREY, ORANGE, RED
 from iolaus.reporting.plotting import SMALL, TEXT, WIDTH, Scale, canvas, fitted, legend
 from iolaus.reporting.snapshot import Snapshot
@@ -20,8 +21,8 @@ def finals(snapshot: Snapshot) -> "Figure | None":
     found = snapshot.finals
     if found is None:
         return None
-    rows = found["finalists"]
-    factor, unit = _unit(found["objective"])
+    rows, form = found["finalists"], metric_table.of(found["objective"]).compared
+    factor = form.factor
     figure = canvas(ROW * len(rows) + 1.2)
     axes = figure.subplots()
     for y, row in enumerate(rows):
@@ -32,7 +33,7 @@ def finals(snapshot: Snapshot) -> "Figure | None":
             _interval(axes, factor, row["mean"], row["interval"], y, color)
     names = [f"trial {row['trial']}{' (wins)' if row['trial'] == found['winner'] else ''}" for row in rows]
     shown = [factor * value for row in rows for value in (*row["values"], row["best"], *_ends(row, "mean", "interval"))]
-    _arrange(axes, names, shown, f"{found['objective']}{unit}: mean over new seeds with its 95 % interval")
+    _arrange(axes, names, shown, f"{form.axis(found['objective'])}: mean over new seeds with its 95 % interval")
     legend(axes)
     return figure
 
@@ -43,7 +44,8 @@ def effects(snapshot: Snapshot) -> "Figure | None":
     if found is None:
         return None
     rows = [row for row in found["rows"] if "difference" in row]
-    factor, unit = _unit(found["objective"])
+    form = metric_table.of(found["objective"]).compared
+    factor = form.factor
     figure = canvas(ROW * max(len(rows), 1) + 1.2)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
@@ -57,9 +59,8 @@ def effects(snapshot: Snapshot) -> "Figure | None":
         _beside(axes, y, "   ".join(costs))
     _beside(axes, -1, "times the\nparameters, time")
     shown = [0.0, *(factor * end for row in rows for end in _ends(row, "difference", "difference_interval"))]
-    what = (
-        f"{found['objective']}{unit} less that of «{found['base']['name']}», {len(found['seeds'])} seeds, 95 % interval"
-    )
+    value, base = form.axis(found["objective"]), found["base"]["name"]
+    what = f"{value} less that of «{base}», {len(found['seeds'])} seeds, 95 % interval"
     _arrange(axes, [row["name"] for row in rows], shown, what)
     legend(axes)
     return figure
@@ -67,10 +68,6 @@ def effects(snapshot: Snapshot) -> "Figure | None":
 
 def _beside(axes: "Axes", y: int, text: str) -> None:
     axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="center")
-
-
-def _unit(objective: str) -> tuple[float, str]:
-    return (100, " (%)") if objective.endswith("accuracy") else (1, "")
 
 
 def _ends(row: Mapping[str, Any], mean: str, interval: str) -> list[float]:
