@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from iolaus import metric_table
 from iolaus.classifier.run.config import project_root
 from iolaus.compare import variants
 from iolaus.compare.statistics import format_mean, format_value
@@ -50,7 +51,7 @@ def families(kept: Mapping[str, Figures]) -> Iterator[str]:
     for name, title, figures in those(FAMILIES, kept):
         test = figures["test"]
         epochs = re.findall(r"\bepochs=(\d+)", figures["environment"]["overrides"])[-1]
-        costs = [f"{test['params']:,.0f}", epochs, f"{test['fit_s']:.0f}"]
+        costs = [metric_table.of("params").shown(test["params"]), epochs, f"{test['fit_s']:.0f}"]
         rows.append([title, format_mean(test, "test/accuracy"), *costs, f"`experiment={name}`"])
     yield from table(["", "test accuracy", "parameters", "epochs", "seconds of training", "once more"], rows)
 
@@ -67,7 +68,8 @@ def published(kept: Mapping[str, Figures]) -> Iterator[str]:
         ]
         test = figures["test"]
         how = f"mean over {test['n']} seeds with its interval; nothing chosen on test"
-        ours = ["**ours**", f"**{format_mean(test, 'test/accuracy')}**", f"{test['params']:,.0f}", how]
+        params = metric_table.of("params").shown(test["params"])
+        ours = ["**ours**", f"**{format_mean(test, 'test/accuracy')}**", params, how]
         yield from table([title, "test accuracy", "parameters", "the figure is"], [*rows, ours])
         yield ""
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 import random
@@ -16,14 +17,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from iolaus.reporting import charts
 from iolaus.reporting.plotting import Scale, fitted, label, limits, numbers, width
+from iolaus.reporting.snapshot import Snapshot
 from iolaus.reporting.timeline import timeline
+from iolaus.study import attributes
 
-PICTURES: list[Callable[[Study], Figure | None]] = [
+PICTURES: list[Callable[[Snapshot], Figure | None]] = [
     charts.history,
     charts.importances,
     charts.parallel,
@@ -53,10 +55,15 @@ START = datetime(2026, 7, 1, 12)
 STATES = [TrialState.COMPLETE] * 7 + [TrialState.PRUNED, TrialState.FAIL]
 
 
-def new_study(*trials: FrozenTrial, directions: Sequence[str] = ("maximize",)) -> Study:
+def snapshot_of(
+    *trials: FrozenTrial,
+    directions: Sequence[str] = ("maximize",),
+    target: float | None = None,
+) -> Snapshot:
     study = optuna.create_study(study_name="study", directions=list(directions))
     study.add_trials(trials)
-    return study
+    study.set_user_attr(attributes.REPORT, {"target": target})
+    return Snapshot.of(study)
 
 
 def complete(*values: float, **params: float) -> FrozenTrial:
@@ -78,7 +85,7 @@ def ran(trial: FrozenTrial, begin: float, end: float | None, host: str = "a", pi
     return trial
 
 
-def random_study(trials: int, params: int, objectives: int = 1) -> Study:
+def random_snapshot(trials: int, params: int, objectives: int = 1) -> Snapshot:
     """Trials of four workers, most complete, with reports of their values, of which a few are far off."""
     rng = random.Random(trials)
     made = []
@@ -104,12 +111,12 @@ def random_study(trials: int, params: int, objectives: int = 1) -> Study:
             system_attrs={"iolaus:end": rng.choice(["failed", "lost", "interrupted"])} if state.name == "FAIL" else {},
         )
         made.append(ran(trial, 60 * (number // 4), 60 * (number // 4) + rng.uniform(20, 60), pid=4700 + number % 4))
-    return new_study(*made, directions=["maximize", "minimize", "minimize"][:objectives])
+    return snapshot_of(*made, directions=["maximize", "minimize", "minimize"][:objectives])
 
 
 @pytest.fixture(scope="module")
-def many() -> Study:
-    return random_study(300, 15)
+def many() -> Snapshot:
+    return random_snapshot(300, 15)
 
 
 def drawn(figure: Figure | None) -> Figure:
@@ -171,9 +178,9 @@ def assert_readable(figure: Figure) -> None:
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize(("trials", "params", "objectives"), [(3, 3, 1), (40, 7, 2), (40, 4, 3)])
 def test_texts_neither_overlap_nor_leave_the_picture(
-    picture: Callable[[Study], Figure | None], trials: int, params: int, objectives: int
+    picture: Callable[[Snapshot], Figure | None], trials: int, params: int, objectives: int
 ) -> None:
-    figure = picture(random_study(trials, params, objectives))
+    figure = picture(random_snapshot(trials, params, objectives))
     assert (figure is None) == (picture is charts.pareto and objectives == 1)
     if figure is not None:
         assert_readable(drawn(figure))
@@ -181,27 +188,27 @@ def test_texts_neither_overlap_nor_leave_the_picture(
 
 @pytest.mark.parametrize("picture", [picture for picture in PICTURES if picture not in (charts.pareto, charts.slices)])
 def test_texts_stay_readable_with_many_trials_and_parameters(
-    picture: Callable[[Study], Figure | None], many: Study
+    picture: Callable[[Snapshot], Figure | None], many: Snapshot
 ) -> None:
     assert_readable(drawn(picture(many)))
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_a_picture_that_would_be_empty_is_left_out(picture: Callable[[Study], Figure | None]) -> None:
-    assert picture(new_study()) is None
-    failed = new_study(ended(TrialState.FAIL), ended(TrialState.WAITING))
+def test_a_picture_that_would_be_empty_is_left_out(picture: Callable[[Snapshot], Figure | None]) -> None:
+    assert picture(snapshot_of()) is None
+    failed = snapshot_of(ended(TrialState.FAIL), ended(TrialState.WAITING))
     assert (picture(failed) is None) == (picture is not timeline)
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_any_text_in_a_study_is_shown_as_it_is(picture: Callable[[Study], Figure | None]) -> None:
+def test_any_text_in_a_study_is_shown_as_it_is(picture: Callable[[Snapshot], Figure | None]) -> None:
     space = {"$a_b$\n": CategoricalDistribution(["$x$ $", "\u6f22\u5b57", ""]), "$": FloatDistribution(0, 1)}
     made = [
         ran(create_trial(value=i / 9, params={"$a_b$\n": choice, "$": 0.5}, distributions=space), 0, 1, "$h_$", i)
         for i, choice in enumerate(["$x$ $", "\u6f22\u5b57", ""] * 4)
     ]
-    study = new_study(*made)
-    figure = picture(study)
+    snapshot = snapshot_of(*made)
+    figure = picture(snapshot)
     if picture in (charts.importances, charts.parallel, charts.slices):
         assert {r"\$a_b\$ ", r"\$"} <= set(words(figure))
     elif figure is not None:
@@ -210,9 +217,9 @@ def test_any_text_in_a_study_is_shown_as_it_is(picture: Callable[[Study], Figure
 
 def test_pictures_need_no_pyplot() -> None:
     code = (
-        "import sys, optuna; from iolaus import charts; from optuna.trial import create_trial;"
-        "study = optuna.create_study(); study.add_trial(create_trial(value=1.0));"
-        "charts.history(study).canvas.draw(); print('matplotlib.pyplot' in sys.modules)"
+        "import sys, optuna; from iolaus.reporting import charts; from iolaus.reporting.snapshot import Snapshot;"
+        "study = optuna.create_study(); study.add_trial(optuna.trial.create_trial(value=1.0));"
+        "charts.history(Snapshot.of(study)).canvas.draw(); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stdout == "False\n"
@@ -224,10 +231,10 @@ def environment() -> dict[str, str]:
 
 def test_trials_that_were_surplus_are_in_no_picture() -> None:
     surplus = ran(ended(TrialState.FAIL, "surplus", intermediate_values={1: 0.5}), 0, 500, pid=9)
-    study = new_study(ran(complete(0.5, x=0.1), 0, 5), surplus, ran(complete(0.6, x=0.2), 5, 10))
-    assert charts.intermediate(study) is None
-    assert "process 9" not in words(timeline(study))
-    assert len(drawn(charts.history(study)).axes) == 1
+    snapshot = snapshot_of(ran(complete(0.5, x=0.1), 0, 5), surplus, ran(complete(0.6, x=0.2), 5, 10))
+    assert charts.intermediate(snapshot) is None
+    assert "process 9" not in words(timeline(snapshot))
+    assert len(drawn(charts.history(snapshot)).axes) == 1
 
 
 # history
@@ -238,7 +245,7 @@ def test_trials_that_were_surplus_are_in_no_picture() -> None:
 )
 def test_the_history_shows_each_value_and_the_best_so_far(direction: str, best: list[float]) -> None:
     made = [complete(0.5), complete(0.2), ended(TrialState.PRUNED), complete(0.9), complete(0.1)]
-    axes = drawn(charts.history(new_study(*made, directions=[direction]))).axes[0]
+    axes = drawn(charts.history(snapshot_of(*made, directions=[direction]))).axes[0]
     assert dots(axes, charts.BLUE) == {(0, 0.5), (1, 0.2), (3, 0.9), (4, 0.1)}
     (line,) = axes.lines
     assert line.get_drawstyle() == "steps-post"
@@ -249,8 +256,8 @@ def test_the_history_shows_each_value_and_the_best_so_far(direction: str, best: 
 def test_the_history_marks_trials_without_a_value_below_by_how_they_ended() -> None:
     lost_for_good = create_trial(state=TrialState.FAIL, system_attrs={"iolaus:end": "lost", "iolaus:losses": 2})
     kinds = [ended(TrialState.FAIL, end) for end in (None, "lost", "interrupted")]
-    study = new_study(complete(1.0), ended(TrialState.PRUNED), *kinds, lost_for_good, ended(TrialState.RUNNING))
-    below = drawn(charts.history(study)).axes[1]
+    snapshot = snapshot_of(complete(1.0), ended(TrialState.PRUNED), *kinds, lost_for_good, ended(TrialState.RUNNING))
+    below = drawn(charts.history(snapshot)).axes[1]
     rows = [label.get_text() for label in below.get_yticklabels()]
     places = {rows[int(line.get_ydata()[0])]: list(line.get_xdata()) for line in below.lines}
     assert places == {"pruned": [1], "failed": [2, 5], "lost": [3], "interrupted": [4]}
@@ -258,7 +265,7 @@ def test_the_history_marks_trials_without_a_value_below_by_how_they_ended() -> N
 
 @pytest.mark.parametrize(("target", "side"), [(0.9, "below"), (0.999, "above")])
 def test_a_target_far_from_all_values_does_not_press_them_flat(target: float, side: str) -> None:
-    axes = drawn(charts.history(new_study(complete(0.98), complete(0.982)), target=target)).axes[0]
+    axes = drawn(charts.history(snapshot_of(complete(0.98), complete(0.982), target=target))).axes[0]
     assert f"target {target:g} lies far {side}" in [text.get_text() for text in axes.get_legend().get_texts()]
     low, high = axes.get_ylim()
     assert 0.979 < low < 0.98 < 0.982 < high < 0.983
@@ -269,16 +276,18 @@ def test_the_branch_of_a_parameter_stands_in_a_second_line() -> None:
 
 
 def test_a_target_is_a_line_within_the_axis() -> None:
-    axes = drawn(charts.history(new_study(complete(0.5), complete(0.6)), target=0.9)).axes[0]
+    axes = drawn(charts.history(snapshot_of(complete(0.5), complete(0.6), target=0.9))).axes[0]
     assert "target 0.9" in [text.get_text() for text in axes.get_legend().get_texts()]
     assert axes.get_ylim()[1] > 0.9
 
 
 def test_each_objective_has_a_history_of_its_own() -> None:
-    study = new_study(complete(1.0, 5.0), complete(2.0, 3.0), directions=["maximize", "minimize"])
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.add_trials([complete(1.0, 5.0), complete(2.0, 3.0)])
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         study.set_metric_names(["accuracy", "seconds"])
-    one, other = drawn(charts.history(study)).axes
+    snapshot = Snapshot.of(study)
+    one, other = drawn(charts.history(snapshot)).axes
     assert (one.get_ylabel(), other.get_ylabel()) == ("accuracy (maximized)", "seconds (minimized)")
     assert list(one.lines[0].get_ydata()) == [1.0, 2.0]
     assert list(other.lines[0].get_ydata()) == [5.0, 3.0]
@@ -286,7 +295,7 @@ def test_each_objective_has_a_history_of_its_own() -> None:
 
 def test_values_far_off_do_not_press_the_others_flat() -> None:
     values = [0.1, *(0.95 + 0.002 * i for i in range(20)), -math.inf]
-    figure = drawn(charts.history(new_study(*map(complete, values))))
+    figure = drawn(charts.history(snapshot_of(*map(complete, values))))
     axes = figure.axes[0]
     assert axes.get_ylim()[0] > 0.9
     low = min(y for _, y in dots(axes))
@@ -297,7 +306,7 @@ def test_values_far_off_do_not_press_the_others_flat() -> None:
 
 def test_what_breaks_a_constraint_is_no_best() -> None:
     broken = create_trial(value=0.9, constraints={"size": 1.0})
-    axes = drawn(charts.history(new_study(complete(0.5), broken))).axes[0]
+    axes = drawn(charts.history(snapshot_of(complete(0.5), broken))).axes[0]
     assert list(axes.lines[0].get_ydata()) == [0.5, 0.5]
     assert dots(axes, charts.GREY) == {(1, 0.9)}
 
@@ -314,7 +323,7 @@ def shares(figure: Figure) -> dict[str, str]:
 def test_the_parameter_that_matters_is_the_most_important_one() -> None:
     rng = random.Random(0)
     made = [(rng.random(), rng.random()) for _ in range(60)]
-    figure = drawn(charts.importances(new_study(*(complete(-abs(a - 0.3), a=a, b=b) for a, b in made))))
+    figure = drawn(charts.importances(snapshot_of(*(complete(-abs(a - 0.3), a=a, b=b) for a, b in made))))
     found = shares(figure)
     assert list(found) == ["b", "a"]  # from below
     assert int(found["a"].removesuffix(" %")) > 80
@@ -322,7 +331,7 @@ def test_the_parameter_that_matters_is_the_most_important_one() -> None:
 
 
 def test_of_few_trials_at_least_five_are_the_best() -> None:
-    axes = drawn(charts.importances(new_study(*(complete(i / 20, x=i / 20) for i in range(20))))).axes[0]
+    axes = drawn(charts.importances(snapshot_of(*(complete(i / 20, x=i / 20) for i in range(20))))).axes[0]
     assert "best 5 from all 20 complete trials" in axes.get_xlabel()
 
 
@@ -332,20 +341,20 @@ def test_a_parameter_that_only_some_trials_have_has_an_importance() -> None:
     for i in range(60):
         a, b = rng.random(), rng.random()
         made.append(complete(1 - abs(a - 0.3), a=a, b=b) if i % 2 else complete(0.1 * rng.random(), b=b))
-    found = shares(drawn(charts.importances(new_study(*made))))
+    found = shares(drawn(charts.importances(snapshot_of(*made))))
     assert int(found["a"].removesuffix(" %")) > int(found["b"].removesuffix(" %")) > 0
 
 
 def test_a_parameter_of_a_single_trial_is_missing_where_that_is_not_drawn_and_hinders_nothing() -> None:
     made = [complete(i / 12, a=i / 12, **({"b": 0.5} if i == 5 else {})) for i in range(12)]
-    assert "a" in shares(drawn(charts.importances(new_study(*made))))
+    assert "a" in shares(drawn(charts.importances(snapshot_of(*made))))
 
 
 def test_an_importance_has_an_interval_and_where_they_overlap_there_are_too_few_trials() -> None:
     rng = random.Random(0)
     made = [(rng.random(), rng.random()) for _ in range(100)]
-    clear = drawn(charts.importances(new_study(*(complete(-abs(a - 0.3), a=a, b=b) for a, b in made)))).axes[0]
-    noise = drawn(charts.importances(new_study(*(complete(rng.random(), a=a, b=b) for a, b in made[:20])))).axes[0]
+    clear = drawn(charts.importances(snapshot_of(*(complete(-abs(a - 0.3), a=a, b=b) for a, b in made)))).axes[0]
+    noise = drawn(charts.importances(snapshot_of(*(complete(rng.random(), a=a, b=b) for a, b in made[:20])))).axes[0]
     assert "too few trials" not in clear.get_xlabel()
     assert "too few trials to say which parameter matters most: the intervals overlap" in noise.get_xlabel()
     for axes, apart in ((clear, True), (noise, False)):
@@ -364,16 +373,18 @@ def test_an_importance_has_an_interval_and_where_they_overlap_there_are_too_few_
     ],
 )
 def test_importances_that_cannot_be_told_are_not_drawn(values: list[float], says: str) -> None:
-    study = new_study(*(complete(value, x=i / 12) for i, value in enumerate(values)))
-    assert words(charts.importances(study)) == [says]
+    snapshot = snapshot_of(*(complete(value, x=i / 12) for i, value in enumerate(values)))
+    assert words(charts.importances(snapshot)) == [says]
 
 
-def test_importances_that_fail_say_why(monkeypatch: pytest.MonkeyPatch, many: Study) -> None:
+def test_importances_that_fail_say_why(monkeypatch: pytest.MonkeyPatch, many: Snapshot) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no luck")
 
     monkeypatch.setattr(optuna.importance, "get_param_importances", fail)
-    assert words(charts.importances(many)) == ["what matters could not be told: RuntimeError: no luck"]
+    assert words(charts.importances(dataclasses.replace(many))) == [
+        "what matters could not be told: RuntimeError: no luck"
+    ]
 
 
 # parallel
@@ -386,7 +397,7 @@ def test_a_line_passes_its_values_on_axes_that_are_logarithmic_where_their_range
         "kind": CategoricalDistribution(["a", "b"]),
     }
     params = {"lr": 0.01, "x": 2.0, "kind": "b"}
-    figure = drawn(charts.parallel(new_study(create_trial(value=0.5, params=params, distributions=space))))
+    figure = drawn(charts.parallel(snapshot_of(create_trial(value=0.5, params=params, distributions=space))))
     *scales, _value, base = figure.axes
     assert [axes.get_xscale() for axes in scales] == ["log", "linear", "linear"]
     (line,) = base.collections[0].get_segments()
@@ -399,7 +410,7 @@ def test_a_line_passes_its_values_on_axes_that_are_logarithmic_where_their_range
 
 
 def test_who_lacks_a_parameter_passes_at_the_left_of_its_axis() -> None:
-    figure = drawn(charts.parallel(new_study(complete(0.5, a=0.1, b=0.1), complete(0.7, a=0.2))))
+    figure = drawn(charts.parallel(snapshot_of(complete(0.5, a=0.1, b=0.1), complete(0.7, a=0.2))))
     absent = next(text for text in figure.texts if text.get_text() == "absent")
     axes, base = figure.axes[1], figure.axes[-1]
     lacking = next(line for line in base.collections[0].get_segments() if line[1][0] < 3)
@@ -412,8 +423,8 @@ def test_who_lacks_a_parameter_passes_at_the_left_of_its_axis() -> None:
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 0.9), ("minimize", 0.1)])
 def test_the_best_trial_stands_out_and_lies_on_top(direction: str, best: float) -> None:
-    study = new_study(*(complete(x, x=x) for x in (0.5, 0.9, 0.1)), directions=[direction])
-    base = drawn(charts.parallel(study)).axes[-1]
+    snapshot = snapshot_of(*(complete(x, x=x) for x in (0.5, 0.9, 0.1)), directions=[direction])
+    base = drawn(charts.parallel(snapshot)).axes[-1]
     lines, emphasised = base.collections
     (line,) = emphasised.get_segments()
     assert to_hex(emphasised.get_color()[0]) == charts.RED
@@ -426,8 +437,8 @@ def test_the_best_trial_stands_out_and_lies_on_top(direction: str, best: float) 
 
 
 def test_a_slice_shows_values_over_a_parameter() -> None:
-    study = new_study(complete(0.5, x=0.1), complete(0.7, x=0.2), complete(0.6, x=0.9))
-    figure = drawn(charts.slices(study))
+    snapshot = snapshot_of(complete(0.5, x=0.1), complete(0.7, x=0.2), complete(0.6, x=0.9))
+    figure = drawn(charts.slices(snapshot))
     panel = figure.axes[0]
     assert panel.get_xlabel() == "x"
     assert {(0.1, 0.5), (0.2, 0.7), (0.9, 0.6)} == dots(panel)
@@ -435,7 +446,7 @@ def test_a_slice_shows_values_over_a_parameter() -> None:
     assert [tuple(ring.get_offsets()[0]) for ring in rings] == [(0.2, 0.7)]
 
 
-def test_slices_have_the_scales_and_the_choices_of_many_parameters_and_stay_readable(many: Study) -> None:
+def test_slices_have_the_scales_and_the_choices_of_many_parameters_and_stay_readable(many: Snapshot) -> None:
     figure = drawn(charts.slices(many))
     assert_readable(figure)
     found = {axes.get_xlabel().split("\n")[0]: axes for axes in panels(figure)}
@@ -450,13 +461,13 @@ def test_slices_have_the_scales_and_the_choices_of_many_parameters_and_stay_read
 
 
 def test_slices_say_how_many_trials_have_a_parameter() -> None:
-    study = new_study(complete(0.5, a=0.1, b=0.1), complete(0.7, a=0.2), complete(0.8, a=0.3))
-    assert {"a", "b\n(in 1 of 3 trials)"} <= set(words(charts.slices(study)))
+    snapshot = snapshot_of(complete(0.5, a=0.1, b=0.1), complete(0.7, a=0.2), complete(0.8, a=0.3))
+    assert {"a", "b\n(in 1 of 3 trials)"} <= set(words(charts.slices(snapshot)))
 
 
 def test_slices_of_several_objectives_have_rows_of_their_own() -> None:
-    study = new_study(complete(1.0, 5.0, x=0.1), complete(2.0, 3.0, x=0.2), directions=["maximize", "minimize"])
-    one, other, _ = drawn(charts.slices(study)).axes
+    snapshot = snapshot_of(complete(1.0, 5.0, x=0.1), complete(2.0, 3.0, x=0.2), directions=["maximize", "minimize"])
+    one, other, _ = drawn(charts.slices(snapshot)).axes
     assert dots(one) == {(0.1, 1.0), (0.2, 2.0)}
     assert dots(other) == {(0.1, 5.0), (0.2, 3.0)}
 
@@ -464,7 +475,7 @@ def test_slices_of_several_objectives_have_rows_of_their_own() -> None:
 def test_a_parameter_with_one_possible_value_is_left_out() -> None:
     space = {"x": FloatDistribution(0, 1), "fixed": CategoricalDistribution(["a"]), "n": IntDistribution(3, 3)}
     made = [create_trial(value=x, params={"x": x, "fixed": "a", "n": 3}, distributions=space) for x in (0.1, 0.2)]
-    assert {axes.get_xlabel() for axes in panels(drawn(charts.slices(new_study(*made))))} == {"x", "trial"}
+    assert {axes.get_xlabel() for axes in panels(drawn(charts.slices(snapshot_of(*made))))} == {"x", "trial"}
 
 
 # intermediate values
@@ -477,10 +488,10 @@ def reporting(state: TrialState, *values: float) -> FrozenTrial:
 
 def test_reports_are_curves_of_which_the_pruned_are_dashed_and_the_best_is_black() -> None:
     best = reporting(TrialState.COMPLETE, 0.3, 0.8, 0.9)
-    study = new_study(
+    snapshot = snapshot_of(
         reporting(TrialState.COMPLETE, 0.1, 0.5, 0.6), best, reporting(TrialState.PRUNED, 0.05, math.nan, 0.1)
     )
-    figure = drawn(charts.intermediate(study))
+    figure = drawn(charts.intermediate(snapshot))
     (axes,) = figure.axes
     found = {to_hex(c.get_color()[0]): c for c in axes.collections if isinstance(c, LineCollection)}
     assert found.keys() == {charts.BLUE, charts.ORANGE}
@@ -495,14 +506,14 @@ def test_reports_are_curves_of_which_the_pruned_are_dashed_and_the_best_is_black
 
 
 def test_no_other_trial_is_called_the_best_where_the_best_has_reported_nothing() -> None:
-    study = new_study(complete(0.9), reporting(TrialState.COMPLETE, 0.1, 0.2))
-    figure = drawn(charts.intermediate(study))
+    snapshot = snapshot_of(complete(0.9), reporting(TrialState.COMPLETE, 0.1, 0.2))
+    figure = drawn(charts.intermediate(snapshot))
     assert not figure.axes[0].lines
     assert "complete (1)" in words(figure)
 
 
 def test_without_any_number_among_the_reports_there_is_no_picture() -> None:
-    assert charts.intermediate(new_study(reporting(TrialState.PRUNED, math.nan))) is None
+    assert charts.intermediate(snapshot_of(reporting(TrialState.PRUNED, math.nan))) is None
 
 
 # timeline
@@ -521,13 +532,13 @@ def bars(figure: Figure) -> dict[tuple[str, int], list[tuple[float, float, str]]
 
 
 def test_each_process_has_a_lane_in_which_its_trials_are_bars() -> None:
-    study = new_study(
+    snapshot = snapshot_of(
         ran(complete(0.1), 0, 30, pid=11),
         ran(ended(TrialState.PRUNED), 10, 20, pid=12),
         ran(complete(0.2), 30, 60, pid=11),
         ran(ended(TrialState.FAIL, "interrupted"), 30, 50, pid=12),
     )
-    figure = drawn(timeline(study))
+    figure = drawn(timeline(snapshot))
     assert bars(figure) == {
         ("process 11", charts.BLUE): [(0, 30, None), (30, 60, None)],
         ("process 12", charts.ORANGE): [(10, 20, None)],
@@ -540,27 +551,29 @@ def test_each_process_has_a_lane_in_which_its_trials_are_bars() -> None:
 
 
 def test_lanes_of_several_hosts_are_told_apart() -> None:
-    figure = timeline(new_study(ran(complete(0.1), 0, 30, host="one"), ran(complete(0.2), 0, 30, host="two")))
+    figure = timeline(snapshot_of(ran(complete(0.1), 0, 30, host="one"), ran(complete(0.2), 0, 30, host="two")))
     assert {"one 1", "two 1"} <= set(words(figure))
 
 
 def test_what_another_program_has_run_is_in_a_lane_of_its_own() -> None:
-    assert "unknown" in words(timeline(new_study(complete(0.5))))
+    assert "unknown" in words(timeline(snapshot_of(complete(0.5))))
 
 
 def test_a_lost_or_running_trial_lasts_as_long_as_its_lease() -> None:
-    study = new_study(ran(ended(TrialState.FAIL, "lost"), 0, 90_000), ran(ended(TrialState.RUNNING), 400, None, pid=2))
-    found = bars(drawn(timeline(study)))  # in minutes
+    snapshot = snapshot_of(
+        ran(ended(TrialState.FAIL, "lost"), 0, 90_000), ran(ended(TrialState.RUNNING), 400, None, pid=2)
+    )
+    found = bars(drawn(timeline(snapshot)))  # in minutes
     assert found[("process 1", charts.PINK)] == [(0, pytest.approx(1000 / 60, abs=0.01), "////")]
     assert found[("process 2", charts.SKY)] == [(pytest.approx(6.667), pytest.approx(16.667), "||")]
 
 
 def test_a_pause_of_all_workers_is_cut_out() -> None:
     day = 86_400
-    study = new_study(
+    snapshot = snapshot_of(
         ran(complete(0.1), 0, 600), ran(complete(0.2), 610, 1200), ran(complete(0.3), day, day + 600, pid=2)
     )
-    figure = drawn(timeline(study))
+    figure = drawn(timeline(snapshot))
     assert bars(figure) == {
         ("process 1", charts.BLUE): [(0, 10, None), (10.167, 20, None)],
         ("process 2", charts.BLUE): [(20, 30, None)],
@@ -571,19 +584,29 @@ def test_a_pause_of_all_workers_is_cut_out() -> None:
 
 def test_hundreds_of_processes_still_have_readable_lanes() -> None:
     made = [ran(complete(0.5), i, i + 20, host=f"a-node-with-a-long-name-{i % 9}", pid=i) for i in range(300)]
-    assert_readable(drawn(timeline(new_study(*made))))
+    assert_readable(drawn(timeline(snapshot_of(*made))))
 
 
 # pareto
+
+
+def front_of(values: Sequence[tuple[float, ...]], directions: Sequence[str]) -> set[tuple[float, ...]]:
+    """Return those that no other beats in all objectives."""
+
+    def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        signed = zip(directions, one, other, strict=True)
+        return one != other and all(a <= b if direction == "minimize" else a >= b for direction, a, b in signed)
+
+    return {value for value in values if not any(beats(other, value) for other in values)}
 
 
 @pytest.mark.parametrize("directions", list(itertools.product(["minimize", "maximize"], repeat=2)))
 def test_the_front_is_emphasised_and_its_line_goes_round_what_it_beats(directions: tuple[str, str]) -> None:
     rng = random.Random(1)
     values = [(rng.random(), rng.random()) for _ in range(40)]
-    study = new_study(*(complete(*both) for both in values), directions=directions)
-    front = {tuple(trial.values) for trial in study.best_trials}
-    axes = drawn(charts.pareto(study)).axes[0]
+    snapshot = snapshot_of(*(complete(*both) for both in values), directions=directions)
+    front = front_of(values, directions)
+    axes = drawn(charts.pareto(snapshot)).axes[0]
     assert dots(axes, charts.RED) == front
     assert dots(axes, charts.GREY) == set(values) - front
     (line,) = axes.lines
@@ -596,9 +619,10 @@ def test_the_front_is_emphasised_and_its_line_goes_round_what_it_beats(direction
 
 
 def test_three_objectives_have_a_panel_for_each_pair() -> None:
-    study = random_study(40, 1, objectives=3)
-    front = {tuple(trial.values) for trial in study.best_trials}
-    found = panels(drawn(charts.pareto(study)))
+    snapshot = random_snapshot(40, 1, objectives=3)
+    values = [tuple(trial.values) for trial in snapshot.complete]
+    front = front_of(values, ["maximize", "minimize", "minimize"])
+    found = panels(drawn(charts.pareto(snapshot)))
     assert [(axes.get_xlabel()[:7], axes.get_ylabel()[:7]) for axes in found] == [
         ("value 0", "value 1"),
         ("value 0", "value 2"),

@@ -15,7 +15,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from iolaus.reporting import page
+from iolaus.reporting import page, pictures
+from iolaus.reporting.snapshot import Snapshot
+from iolaus.study import attributes
 from iolaus.study.storage import open_storage
 
 NASTY = "<script>alert('x')</script> & \"more\"\n"
@@ -80,11 +82,17 @@ class Reader(HTMLParser):
 @pytest.fixture
 def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, which take their time."""
-    monkeypatch.setattr(page, "_figures", lambda *_: [])
+    monkeypatch.setattr(pictures, "PICTURES", ())
 
 
-def read(study: Study, folder: Path, **more: str) -> Reader:
-    return Reader(page.write(study, folder, **more))
+def read(study: Study, folder: Path) -> Reader:
+    return Reader(page.write(Snapshot.of(study), folder))
+
+
+def know_command(study: Study, command: str) -> None:
+    """Keep in a study what its sweep keeps: the command that trains the best trial once more."""
+    best = Snapshot.of(study).best[0]
+    study.set_user_attr(attributes.REPORT, {"trial": best.number, "command": command, "target": None})
 
 
 @pytest.mark.usefixtures("words_only")
@@ -97,7 +105,8 @@ def test_the_page_names_counts_best_and_the_command_that_trains_it_once_more(tmp
         failed(end="surplus"),
     ]
     study = new_study(complete(0.25), complete(0.75), create_trial(state=TrialState.PRUNED), *ends)
-    path = page.write(study, tmp_path, command="python src/train.py 'a=<b>'")
+    know_command(study, "python src/train.py 'a=<b>'")
+    path = page.write_again(study, tmp_path)
     assert path == tmp_path / "report.html"
     text = Reader(path).text
     assert text.startswith("mine mine 7 trials: 2 complete, 1 pruned, 2 failed, 1 lost, 1 interrupted.")
@@ -149,7 +158,9 @@ def test_more_reasons_than_there_is_room_for_are_counted(tmp_path: Path) -> None
 def test_nothing_in_a_study_becomes_part_of_the_page(tmp_path: Path) -> None:
     space = {NASTY: CategoricalDistribution([NASTY, "b"])}
     trial = create_trial(value=0.5, params={NASTY: NASTY}, distributions=space, user_attrs={"folder": NASTY})
-    reader = read(new_study(trial, failed(NASTY), name=NASTY), tmp_path, command=NASTY)
+    study = new_study(trial, failed(NASTY), name=NASTY)
+    know_command(study, NASTY)
+    reader = read(study, tmp_path)
     assert "script" not in reader.tags
     assert reader.text.count("<script>alert('x')</script> & \"more\"") == 10
 
@@ -169,7 +180,7 @@ def test_the_page_needs_nothing_else_and_holds_the_pictures_that_lie_beside_it(t
 
 
 def test_a_picture_of_an_earlier_report_that_has_nothing_to_show_any_more_is_gone(tmp_path: Path) -> None:
-    page.write(new_study(complete(0.5, 1.0), directions=["maximize", "minimize"]), tmp_path)
+    read(new_study(complete(0.5, 1.0), directions=["maximize", "minimize"]), tmp_path)
     assert (tmp_path / "report" / "pareto.png").exists()
     reader = read(new_study(complete(0.5)), tmp_path)
     assert not (tmp_path / "report" / "pareto.png").exists()

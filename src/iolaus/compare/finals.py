@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from iolaus import metric_table
 from iolaus.compare.multi_seed import SEED, MultiSeedPlan, add_difference, require_seed, row_of, without_seed
 from iolaus.compare.statistics import format_difference, format_mean, format_value, paired
 from iolaus.errors import InputError, require
@@ -234,9 +235,9 @@ def words(row: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     if row["failed"]:
         yield f"{row['failed']} failed"
     if row["params"] is not None:
-        yield f"{row['params']:,.0f} parameters"
+        yield f"{metric_table.of('params').shown(row['params'])} parameters"
     if row["fit_s"] is not None:
-        yield f"{row['fit_s']:.1f} s"
+        yield metric_table.of("fit_s").shown(row["fit_s"])
     if row["trial"] == found["best"]:
         yield "the best mean"
     elif row.get("p") is not None:

@@ -1,4 +1,7 @@
-"""How sure a comparison of two means is: intervals and tests over seeds. SciPy is imported when it is asked."""
+"""Means over seeds with confidence intervals, tests of their differences, and how both are written.
+
+SciPy is imported only once it is needed.
+"""
 
 import math
 import statistics
@@ -6,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iolaus import metric_table
 from iolaus.errors import InputError
+from iolaus.metric_table import SIX_DIGITS, Form
 
 LEVEL = 0.95
 """Of intervals; a test tells two apart at one less this."""
@@ -21,17 +26,11 @@ class Mean:
     """Half the width of its interval at `LEVEL`, by Student's t; None of fewer than two values."""
     n: int
 
-    def in_words(self, factor: float = 1.0, unit: str = "", digits: int = 6) -> str:
-        """``99.06 ± 0.03 % (n = 5)``.
-
-        Args:
-            factor: The values are multiplied by it.
-            unit: Follows them.
-            digits: Of the mean: significant ones or, with a unit, those after the point.
-        """
-        form = f".{digits}f" if unit else f".{digits}g"
-        known = "" if self.interval is None else f" ± {factor * self.interval:{form if unit else '.2g'}}"
-        return f"{factor * self.mean:{form}}{known}{unit} (n = {self.n})"
+    def in_words(self, form: Form = SIX_DIGITS) -> str:
+        """Return it as in ``99.06 ± 0.03 % (n = 5)``; beside a mean of six digits its interval has two."""
+        half = Form(".2g") if form == SIX_DIGITS else form
+        interval = "" if self.interval is None else f" ± {half.number(self.interval)}"
+        return f"{form.number(self.mean)}{interval}{form.unit} (n = {self.n})"
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,21 @@ def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
 
 
 def format_value(value: float, objective: str, sign: str = "") -> str:
-    """A value of an objective; accuracies in percent."""
-    return f"{100 * value:{sign}.2f} %" if objective.endswith("accuracy") else f"{value:{sign}.6g}"
+    """Return a value of an objective in words; accuracies in percent."""
+    return metric_table.of(objective).compared(value, sign)
 
 
 def format_mean(row: Mapping[str, Any], objective: str) -> str:
-    """A mean with its interval and n, as ``asdict`` has them; accuracies in percent."""
-    mean = Mean(row["mean"], row["interval"], row["n"])
-    return mean.in_words(100, " %", 2) if objective.endswith("accuracy") else mean.in_words()
+    """Return a mean with its interval and n, which a row has as ``asdict`` gives them; accuracies in percent."""
+    return Mean(row["mean"], row["interval"], row["n"]).in_words(metric_table.of(objective).compared)
 
 
 def format_difference(row: Mapping[str, Any], objective: str) -> str:
-    """A difference with its interval; accuracies in percent."""
-    half = "" if row["difference_interval"] is None else f" ± {format_value(row['difference_interval'], objective)}"
-    value = format_value(row["difference"], objective, "+")
-    return f"{value.removesuffix(' %') if half else value}{half}"
+    """Return a difference with its interval; accuracies in percent."""
+    form = metric_table.of(objective).compared
+    half = row["difference_interval"]
+    interval = "" if half is None else f" ± {form.number(half)}"
+    return f"{form.number(row['difference'], '+')}{interval}{form.unit}"
 
 
 def _difference(mean: float, error: float, freedom: float, n: int) -> Difference:

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.study import Study
 
+from iolaus import metric_table
 from iolaus.compare.multi_seed import COSTS, SEED, MultiSeedPlan, add_difference, require_seed, row_of
 from iolaus.compare.statistics import format_difference, format_mean
 from iolaus.errors import InputError, one_line, require
@@ -31,9 +32,6 @@ NO_PLACE: Mapping[str, Any] = {
     "enqueue": [],
 }
 """Keys of ``hydra.sweeper`` that only a search has, with their defaults."""
-
-FORMS = ("{:,.0f}", "{:.1f} s")
-"""How each of `COSTS` is written."""
 
 
 def read(asked: Any, plan: Plan, composer: Composer, whitelist: Any) -> dict[str, list[str]]:
@@ -181,7 +179,7 @@ def table(found: Mapping[str, Any]) -> Iterator[list[str]]:
     """The rows of a table in words, its head first."""
     objective, base = found["objective"], found["base"]
     yield ["", objective, "difference", "", "parameters", "training time"]
-    costs = ["" if base[cost] is None else form.format(base[cost]) for cost, form in zip(COSTS, FORMS, strict=True)]
+    costs = ["" if base[cost] is None else metric_table.of(cost).shown(base[cost]) for cost in COSTS]
     yield [_name(base), format_mean(base, objective), "", "", *costs]
     for row in found["rows"]:
         if "difference" not in row:

@@ -1,7 +1,6 @@
-"""Pictures of a sweep, each drawn from its study as a matplotlib figure, or None where there is nothing to show.
+"""Charts of a search: each function returns a matplotlib figure of a snapshot, or None if there is nothing to show.
 
 They use no pyplot, so that a thread may draw them, and import matplotlib only once they draw: it takes half a second.
-Trials that were surplus are in none of them.
 """
 
 import math
@@ -9,10 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from iolaus.reporting import importance
 from iolaus.reporting.plotting import (
     SMALL,
     TEXT,
@@ -27,32 +24,27 @@ from iolaus.reporting.plotting import (
     limits,
     parameters,
 )
+from iolaus.reporting.snapshot import Snapshot
 from iolaus.study.attributes import FAILED, INTERRUPTED, LOST
-from iolaus.study.tally import best_of, best_trials
-from iolaus.study.trials import complete_trials, end_of, keeps_constraints, objectives, shown, sign_of, values_of
+from iolaus.study.trials import end_of, keeps_constraints, values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# The palette of Okabe and Ito, whose colours colour-blind readers can tell apart.
 BLUE, ORANGE, RED, PINK, SKY, GREEN, GREY = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#009e73", "#808080"
 COLORS = {"complete": BLUE, "pruned": ORANGE, FAILED: RED, LOST: PINK, INTERRUPTED: GREY, "running": SKY}
-"""Of what becomes of a trial, in the order of legends."""
+"""The colour of each end of a trial, in the order of legends."""
 ROW = 0.62
-"""Inches from one of the parallel axes to the next."""
+"""Inches between two parallel axes."""
 
 
-def history(study: Study, target: float | None = None) -> "Figure | None":
-    """The values of the complete trials in the order of their numbers, and when others ended otherwise.
-
-    Args:
-        study: A panel is drawn for each of its objectives.
-        target: A value of the first objective that is to be reached.
-    """
-    trials, complete = shown(study), complete_trials(study)
+def history(snapshot: Snapshot) -> "Figure | None":
+    """Draw the values of the complete trials by number, a panel for each objective, and below how others ended."""
+    trials, complete, target = snapshot.trials, snapshot.complete, snapshot.target
     if not complete:
         return None
-    count = len(study.directions)
+    count = len(snapshot.directions)
     ends = [end for end in COLORS if end not in ("complete", "running") and any(end_of(t) == end for t in trials)]
     heights = [2.9] * count + [0.24 * len(ends)] * bool(ends)
     figure = canvas(sum(heights) + 0.6)
@@ -60,11 +52,11 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
     numbers = np.array([trial.number for trial in complete])
     allowed = np.array([keeps_constraints(trial) for trial in complete])
     for i, panel in enumerate(panels[:count]):
-        scale = _objective(study, complete, i)
+        scale = _objective(snapshot, i)
         near = target is not None and i == 0 and abs(target - sum(scale.span) / 2) <= 4 * (scale.high - scale.low)
-        scale = _objective(study, complete, i, also=target) if near else scale
+        scale = _objective(snapshot, i, also=target) if near else scale
         scale.arrange_y(panel)
-        values, sign = values_of(complete, i), sign_of(study, i)
+        values, sign = values_of(complete, i), snapshot.sign(i)
         best = sign * np.minimum.accumulate(np.where(allowed, sign * values, np.inf))
         best[np.isinf(best)] = np.nan  # nothing yet
         panel.step(numbers, best.clip(*scale.span), where="post", color="black", linewidth=1.2, label="best so far")
@@ -86,9 +78,9 @@ def history(study: Study, target: float | None = None) -> "Figure | None":
     return figure
 
 
-def importances(study: Study) -> "Figure | None":
-    """How much each parameter matters, with its 95 % interval: see `iolaus.reporting.importance`."""
-    found = importance.importances(study)
+def importances(snapshot: Snapshot) -> "Figure | None":
+    """Draw the importance of each parameter with its 95 % interval: see `iolaus.reporting.importance`."""
+    found = snapshot.importances
     if found is None:
         return None
     figure = canvas(0.3 * max(len(found.shares), 1) + 0.9)
@@ -113,18 +105,19 @@ def importances(study: Study) -> "Figure | None":
     return figure
 
 
-def parallel(study: Study) -> "Figure | None":
-    """Each complete trial as a line through its parameters, one below the other, to its values at the foot.
+def parallel(snapshot: Snapshot) -> "Figure | None":
+    """Draw each complete trial as a line down through its parameters to its values at the foot.
 
-    Axes that lie have room for long names and choices. Who lacks a parameter passes at the left of its axis.
+    The axes are horizontal, which leaves room for long names and choices. A trial that lacks a parameter passes at the
+    left of its axis.
     """
-    complete = complete_trials(study)
+    complete = snapshot.complete
     searched = [Scale.of_parameter(name, complete) for name in parameters(complete)]
     if not searched:
         return None
     from matplotlib.collections import LineCollection
 
-    scales = [*searched, *(_objective(study, complete, i) for i in range(len(study.directions)))]
+    scales = [*searched, *(_objective(snapshot, i) for i in range(len(snapshot.directions)))]
     height = ROW * len(scales) + 0.2
     figure = canvas(height, layout=None)
     conditional = any(scale.name not in trial.params for trial in complete for scale in searched)
@@ -157,32 +150,32 @@ def parallel(study: Study) -> "Figure | None":
             figure.text(*at, "absent", ha="center", va="top", fontsize=SMALL, style="italic", bbox=white, zorder=3)
     base = figure.add_axes((0, 0, 1, 1), zorder=2, xlim=(0, WIDTH), ylim=(0, height))
     base.set_axis_off()
-    worse = sign_of(study, 0) * values_of(complete, 0).clip(*scales[len(searched)].span)
+    worse = snapshot.sign() * values_of(complete, 0).clip(*scales[len(searched)].span)
     order = np.argsort(-worse)  # the best on top
     clear = np.linspace(0.25 if len(order) > 30 else 0.75, 0.75, len(order))
     base.add_collection(
         LineCollection(list(lines[order]), array=worse[order], cmap="cividis", linewidth=0.9, alpha=clear)
     )
-    best = {trial.number for trial in best_trials(study, complete)}
+    best = {trial.number for trial in snapshot.best}
     emphasised = [line for line, trial in zip(lines, complete, strict=True) if trial.number in best]
     base.add_collection(LineCollection(emphasised, colors=RED, linewidth=2.2 if len(best) == 1 else 1.2))
     return figure
 
 
-def slices(study: Study) -> "Figure | None":
-    """The value over each parameter, in further rows for further objectives; darker dots are later trials."""
-    complete = complete_trials(study)
+def slices(snapshot: Snapshot) -> "Figure | None":
+    """Draw the value over each parameter, in further rows for further objectives; darker dots are later trials."""
+    complete = snapshot.complete
     scales = [Scale.of_parameter(name, complete) for name in parameters(complete)]
     if not scales:
         return None
     columns = min(4, len(scales))
     rows = -(-len(scales) // columns)
-    figure = canvas(2.6 * rows * len(study.directions) + 0.2)
-    grid = figure.subplots(rows * len(study.directions), columns, squeeze=False)
-    best = {trial.number for trial in best_trials(study, complete)}
+    figure = canvas(2.6 * rows * len(snapshot.directions) + 0.2)
+    grid = figure.subplots(rows * len(snapshot.directions), columns, squeeze=False)
+    best = {trial.number for trial in snapshot.best}
     colors: dict[str, Any] = {"cmap": "cividis_r", "vmin": complete[0].number, "vmax": complete[-1].number}
-    for i, block in enumerate(grid.reshape(len(study.directions), -1)):
-        value = _objective(study, complete, i)
+    for i, block in enumerate(grid.reshape(len(snapshot.directions), -1)):
+        value = _objective(snapshot, i)
         for k, (panel, scale) in enumerate(zip(block, scales, strict=False)):
             having = [trial for trial in complete if scale.name in trial.params]
             scale.arrange(panel, WIDTH / columns - 0.75)
@@ -210,10 +203,9 @@ def slices(study: Study) -> "Figure | None":
     return figure
 
 
-def intermediate(study: Study) -> "Figure | None":
-    """The values that each trial has reported, over its steps."""
-    everyone = shown(study)
-    trials = [trial for trial in everyone if trial.intermediate_values]
+def intermediate(snapshot: Snapshot) -> "Figure | None":
+    """Draw the values that each trial has reported, over its steps."""
+    trials = [trial for trial in snapshot.trials if trial.intermediate_values]
     reported = np.array([value for trial in trials for value in trial.intermediate_values.values()], float)
     if not np.isfinite(reported).any():
         return None
@@ -221,11 +213,11 @@ def intermediate(study: Study) -> "Figure | None":
 
     figure = canvas(4.2)
     axes = figure.subplots()
-    Scale("intermediate value", *limits(reported, sign_of(study, 0), far=20)).arrange_y(axes)
+    Scale("intermediate value", *limits(reported, snapshot.sign(), far=20)).arrange_y(axes)
     curves = {trial.number: np.array(sorted(trial.intermediate_values.items()), float) for trial in trials}
     for curve in curves.values():
         curve[~np.isfinite(curve[:, 1]), 1] = np.nan  # a gap
-    best = best_of(study, everyone)
+    best = snapshot.tally.best
     for end, color in COLORS.items():
         these = [curves[trial.number] for trial in trials if end_of(trial) == end and trial is not best]
         if these:
@@ -245,10 +237,10 @@ def intermediate(study: Study) -> "Figure | None":
     return figure
 
 
-def pareto(study: Study) -> "Figure | None":
-    """Each pair of objectives against each other, with the trials that no other beats in all of them."""
-    complete = complete_trials(study)
-    count = len(study.directions)
+def pareto(snapshot: Snapshot) -> "Figure | None":
+    """Draw each pair of objectives against each other, with the trials that no other beats in all of them."""
+    complete = snapshot.complete
+    count = len(snapshot.directions)
     if count < 2 or not complete:
         return None
     pairs = [(i, k) for i in range(count) for k in range(i + 1, count)]
@@ -256,17 +248,17 @@ def pareto(study: Study) -> "Figure | None":
     rows = -(-len(pairs) // columns)
     figure = canvas(rows * 3.6 if columns > 1 else 4.6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    best = {trial.number for trial in best_trials(study, complete)}
+    best = {trial.number for trial in snapshot.best}
     front = np.array([trial.number in best for trial in complete])
     for panel, (i, k) in zip(panels, pairs, strict=False):
-        across, up = _objective(study, complete, i), _objective(study, complete, k)
+        across, up = _objective(snapshot, i), _objective(snapshot, k)
         across.arrange(panel, WIDTH / columns - 0.9)
         up.arrange_y(panel)
         xs, ys = values_of(complete, i), values_of(complete, k)
         dots(panel, xs[~front], ys[~front], up, across, color=GREY, alpha=0.6, label=f"others ({(~front).sum()})")
         if count == 2:
             edge = np.array(sorted(zip(xs[front].clip(*across.span), ys[front].clip(*up.span), strict=True)))
-            panel.step(*edge.reshape(-1, 2).T, where="post" if sign_of(study, i) > 0 else "pre", color=RED, linewidth=1)
+            panel.step(*edge.reshape(-1, 2).T, where="post" if snapshot.sign(i) > 0 else "pre", color=RED, linewidth=1)
         dots(panel, xs[front], ys[front], up, across, color=RED, s=26, label=f"beaten by none ({front.sum()})")
     for panel in panels[len(pairs) :]:
         panel.set_visible(False)
@@ -274,14 +266,14 @@ def pareto(study: Study) -> "Figure | None":
     return figure
 
 
-def _objective(study: Study, trials: Sequence[FrozenTrial], objective: int, also: float | None = None) -> Scale:
-    """The axis of an objective."""
-    sign = sign_of(study, objective)
-    name = f"{objectives(study)[objective]} ({'maximized' if sign < 0 else 'minimized'})"
-    return Scale(name, *limits(values_of(trials, objective), sign, also))
+def _objective(snapshot: Snapshot, objective: int, also: float | None = None) -> Scale:
+    """Return the axis of an objective, with all complete trials on it."""
+    sign = snapshot.sign(objective)
+    name = f"{snapshot.objectives[objective]} ({'maximized' if sign < 0 else 'minimized'})"
+    return Scale(name, *limits(values_of(snapshot.complete, objective), sign, also))
 
 
 def _jitter(trials: Sequence[FrozenTrial]) -> Floats:
-    """A shift in [-0.5, 0.5) for each trial that spreads them evenly, and is the same whenever it is drawn."""
+    """Return a shift in [-0.5, 0.5) for each trial: evenly spread, and always the same for the same trial."""
     golden = (math.sqrt(5) - 1) / 2
     return np.array([trial.number * golden % 1 - 0.5 for trial in trials])

@@ -1,27 +1,28 @@
-"""Pictures of what was compared over seeds: a mean and its interval in each row (a forest plot)."""
+"""Forest plots of settings that were compared over seeds: each row is a mean with its confidence interval."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from iolaus import metric_table
 from iolaus.reporting.charts import BLUE, GREY, ORANGE, RED
 from iolaus.reporting.plotting import SMALL, TEXT, WIDTH, Scale, canvas, fitted, legend
+from iolaus.reporting.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROW = 0.3
-"""Inches from one row to the next."""
+"""Inches between two rows."""
 
 
-def finals(found: Mapping[str, Any]) -> "Figure":
-    """Each finalist's values, their mean with its interval, and what its best trial had been in the search.
-
-    Args:
-        found: What `iolaus.compare.finals.compare_finalists` gives.
-    """
-    rows = found["finalists"]
-    factor, unit = _unit(found["objective"])
+def finals(snapshot: Snapshot) -> "Figure | None":
+    """Draw each finalist's values, their mean with its interval, and the value of its best trial in the search."""
+    found = snapshot.finals
+    if found is None:
+        return None
+    rows, form = found["finalists"], metric_table.of(found["objective"]).compared
+    factor = form.factor
     figure = canvas(ROW * len(rows) + 1.2)
     axes = figure.subplots()
     for y, row in enumerate(rows):
@@ -32,19 +33,19 @@ def finals(found: Mapping[str, Any]) -> "Figure":
             _interval(axes, factor, row["mean"], row["interval"], y, color)
     names = [f"trial {row['trial']}{' (wins)' if row['trial'] == found['winner'] else ''}" for row in rows]
     shown = [factor * value for row in rows for value in (*row["values"], row["best"], *_ends(row, "mean", "interval"))]
-    _arrange(axes, names, shown, f"{found['objective']}{unit}: mean over new seeds with its 95 % interval")
+    _arrange(axes, names, shown, f"{form.axis(found['objective'])}: mean over new seeds with its 95 % interval")
     legend(axes)
     return figure
 
 
-def effects(found: Mapping[str, Any]) -> "Figure":
-    """By how much each setting differs from the first, with intervals.
-
-    Args:
-        found: What `iolaus.classifier.run.ablation.compared` gives.
-    """
+def effects(snapshot: Snapshot) -> "Figure | None":
+    """Draw the difference of each setting from the first, with its interval."""
+    found = snapshot.comparison
+    if found is None:
+        return None
     rows = [row for row in found["rows"] if "difference" in row]
-    factor, unit = _unit(found["objective"])
+    form = metric_table.of(found["objective"]).compared
+    factor = form.factor
     figure = canvas(ROW * max(len(rows), 1) + 1.2)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
@@ -58,9 +59,8 @@ def effects(found: Mapping[str, Any]) -> "Figure":
         _beside(axes, y, "   ".join(costs))
     _beside(axes, -1, "times the\nparameters, time")
     shown = [0.0, *(factor * end for row in rows for end in _ends(row, "difference", "difference_interval"))]
-    what = (
-        f"{found['objective']}{unit} less that of «{found['base']['name']}», {len(found['seeds'])} seeds, 95 % interval"
-    )
+    value, base = form.axis(found["objective"]), found["base"]["name"]
+    what = f"{value} less that of «{base}», {len(found['seeds'])} seeds, 95 % interval"
     _arrange(axes, [row["name"] for row in rows], shown, what)
     legend(axes)
     return figure
@@ -68,10 +68,6 @@ def effects(found: Mapping[str, Any]) -> "Figure":
 
 def _beside(axes: "Axes", y: int, text: str) -> None:
     axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="center")
-
-
-def _unit(objective: str) -> tuple[float, str]:
-    return (100, " (%)") if objective.endswith("accuracy") else (1, "")
 
 
 def _ends(row: Mapping[str, Any], mean: str, interval: str) -> list[float]:

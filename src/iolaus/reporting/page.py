@@ -1,276 +1,160 @@
-"""The report of a sweep: one page that needs nothing else, and its pictures as files."""
+"""The report of a study: one HTML page that needs nothing else, and its pictures as files beside it."""
 
-import base64
-import html
-import importlib.util
-import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from iolaus.compare import finals, variants
-from iolaus.errors import printable
-from iolaus.reporting import charts, intervals
-from iolaus.reporting.timeline import timeline
+from iolaus.reporting import markup, pictures
+from iolaus.reporting.charts import COLORS
+from iolaus.reporting.pictures import Picture
+from iolaus.reporting.snapshot import Snapshot
 from iolaus.search_space.keys import key_of
-from iolaus.study import attributes
 from iolaus.study.attributes import FOLDER, INTERRUPTED, LOST
-from iolaus.study.tally import Tally, best_of, best_trials
-from iolaus.study.trials import end_of, keeps_constraints, objectives, shown, sign_of, why_failed
 from iolaus.system.files import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from iolaus.study.attributes import NOTES, REPORT
-
 SHOWN = 10
-"""How many of the best trials for one objective are in the table, and how many reasons of failures below it."""
-PICTURES = {
-    "finals": (
-        "Finals",
-        "Each row is one of the best settings, run again with seeds that no trial had: the bar is the 95 % interval of "
-        "its mean, the thin marks are its runs, and the diamond is what its best trial had been in the search.",
-    ),
-    "effects": (
-        "What each setting is worth",
-        "Each row is a setting less the command as it is, seed by seed: where the bar reaches zero, what was changed "
-        "cannot be told from nothing.",
-    ),
-    "history": (
-        "History",
-        "Each dot is a complete trial, the line is the best value until then, and the marks below are trials that "
-        "ended without a value.",
-    ),
-    "pareto": (
-        "Trade-offs",
-        "Each dot is a complete trial: no trial is better than an orange one in all objectives.",
-    ),
-    "importances": (
-        "What matters",
-        "The longer the bar, the more the values of a parameter in the best trials differ from those in all; what "
-        "parameters do only together does not show.",
-    ),
-    "parallel": (
-        "Parameters of all trials",
-        "Each line is a complete trial, from its parameters down to its value: the darker the better, the best is "
-        "orange, and who lacks a parameter passes at the left.",
-    ),
-    "slices": (
-        "Value over each parameter",
-        "Each dot is a complete trial, later ones are darker: if the best (circled) is at the end of a range, a wider "
-        "one may hold a better one.",
-    ),
-    "intermediate": (
-        "Intermediate values",
-        "Each line is what a trial reported while it ran: solid if it is complete, dashed with a cross at its end if "
-        "it is not, black if it is the best.",
-    ),
-    "timeline": (
-        "Timeline",
-        "Each row is a process and each bar a trial that it ran: where a row is empty, the process did nothing.",
-    ),
-}
-"""The pictures in the page's order, each with its title and how to read it."""
-STYLE = """
-:root { color-scheme: light dark; --line: #ccc; --soft: #f3f3f3; --warn: #a33c00; }
-@media (prefers-color-scheme: dark) { :root { --line: #555; --soft: #2a2a2a; --warn: #ff9d66; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1rem; }
-h1, h2 { line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { background: var(--soft); }
-td { font-variant-numeric: tabular-nums; max-width: 24rem; overflow: hidden; text-overflow: ellipsis; }
-pre, code { background: var(--soft); border-radius: 4px; }
-pre { padding: 0.7rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-code { padding: 0.1rem 0.3rem; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: fit-content(50%) 1fr; gap: 0.2rem 1rem; }
-dd { margin: 0; }
-dt, dd { overflow-wrap: anywhere; }
-.warn { color: var(--warn); }
-figure { margin: 0; }
-figcaption { margin-bottom: 0.5rem; }
-img { display: block; width: 100%; min-width: 720px; height: auto; background: white; border-radius: 4px; }
-"""
+"""The number of rows in the table of the best trials for one objective, and of reasons in the list of failures."""
 
 
-def write(study: Study, folder: Path, *, command: str | None = None, target: float | None = None) -> Path:
-    """Write the pictures and the page of a study, in place of those that were there.
+def write_again(study: Study, folder: Path) -> Path:
+    """Write the page and the pictures of a study, with the target and the command that its sweep left in it.
 
     Args:
         study: At any time, also while it runs; from a storage of its own if another thread works on it.
-        folder: Of the sweep. The page becomes ``report.html`` in it, the pictures go to ``report/``.
-        command: That trains the best trial once more.
-        target: A value of the first objective that was to be reached.
+        folder: The folder of the sweep.
+
+    Returns:
+        The path of the page.
+    """
+    return write(Snapshot.of(study), folder)
+
+
+def write(snapshot: Snapshot, folder: Path) -> Path:
+    """Write the page and the pictures of a snapshot, in place of those that were there.
+
+    Args:
+        snapshot: The study.
+        folder: The folder of the sweep; the page becomes ``report.html`` in it, the pictures go to ``report/``.
 
     Returns:
         The path of the page.
     """
     (folder / "report").mkdir(parents=True, exist_ok=True)
-    pictures = {}
-    for name, figure in _figures(study, target):
-        path = folder / "report" / f"{name}.png"
-        if figure is None:
+    drawn = {}
+    for picture, png in pictures.draw_all(snapshot).items():
+        path = folder / "report" / f"{picture.name}.png"
+        if png is None:
             path.unlink(missing_ok=True)
             continue
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        pictures[name] = file.getvalue()
-        with atomic_write(path) as written:
-            written.write(pictures[name])
+        drawn[picture] = png
+        with atomic_write(path) as file:
+            file.write(png)
     page = folder / "report.html"
-    with atomic_write(page) as written:
-        written.write("\n".join(_page(study, folder, command, pictures)).encode())
+    with atomic_write(page) as file:
+        file.write("\n".join(_page(snapshot, folder, drawn)).encode())
     return page
 
 
-def write_again(study: Study, folder: Path) -> Path:
-    """Write the page as the sweep wrote it, with what only the sweep knew: the target, and the best trial's command.
-
-    Args:
-        study: At any time; before its sweep has written a page there is neither.
-        folder: Of the sweep.
-
-    Returns:
-        The path of the page.
-    """
-    known = study.user_attrs.get(REPORT, {})
-    best = best_of(study, study.get_trials(deepcopy=False))
-    still_best = best is not None and best.number == known.get("trial")
-    return write(study, folder, command=known["command"] if still_best else None, target=known.get("target"))
-
-
-def _figures(study: Study, target: float | None) -> Iterator[tuple[str, "Figure | None"]]:
-    """Each picture by its name, or none at all without matplotlib, which a sweep can do without."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return
-    found, comparison = (
-        study.user_attrs.get(attributes.FINALS_RESULT),
-        study.user_attrs.get(attributes.COMPARISON_RESULT),
-    )
-    yield "finals", None if found is None else intervals.finals(found)
-    yield "effects", None if comparison is None else intervals.effects(comparison)
-    if comparison is not None:  # its trials are a list, whose numbers are no parameters
-        yield "timeline", timeline(study)
-        return
-    yield "history", charts.history(study, target)
-    for draw in (charts.importances, charts.parallel, charts.slices, charts.intermediate, timeline, charts.pareto):
-        yield draw.__name__, draw(study)
-
-
-def _page(study: Study, folder: Path, command: str | None, pictures: dict[str, bytes]) -> Iterator[str]:
-    """The page's lines. All that comes from the study is escaped, for it may hold anything."""
-    trials = shown(study)
-    best = best_trials(study, trials)
-    one = len(study.directions) == 1
-    name = _text(study.study_name)
-    yield '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>"
-    yield from _counts(trials)
-    if not best:
-        complete = any(trial.state == TrialState.COMPLETE for trial in trials)
-        why = "No complete trial keeps all constraints" if complete else "No trial is complete"
-        yield f'<p class="warn">{why}, so there is no best one.</p>'
-    elif one and attributes.COMPARISON_RESULT not in study.user_attrs:
-        yield f"<h2>Best trial: {best[0].number}</h2>"
-        yield from _facts(study, best[0], folder)
-    comparison = study.user_attrs.get(attributes.COMPARISON_RESULT)
-    if command is not None and comparison is None:  # of a list no single run is the best
-        which = "Once more:" if one else f"The best in {_text(objectives(study)[0])} once more:"
-        yield f"<p>{which}</p><pre>{html.escape(command)}</pre>"
-    yield from (f"<p>{_text(note)}</p>" for note in study.user_attrs.get(NOTES, []))
-    yield from _finals(study)
-    if comparison is not None:
+def _page(snapshot: Snapshot, folder: Path, drawn: Mapping[Picture, bytes]) -> Iterator[str]:
+    """Yield the lines of the page. All that comes from the study is escaped, for it may hold anything."""
+    yield from markup.head(snapshot.name)
+    yield from _counts(snapshot)
+    yield from _best(snapshot, folder)
+    yield from _command(snapshot)
+    yield from (f"<p>{markup.text(note)}</p>" for note in snapshot.notes)
+    yield from _finals(snapshot)
+    if snapshot.comparison is not None:
         yield "<h2>What each setting is worth, in numbers</h2>"
-        yield from _rows(list(variants.table(comparison)))
-    reasons = why_failed(Tally.of(study, trials).reasons)
-    if reasons:
-        yield "<h2>Why trials failed</h2><ul>"
-        yield from (f"<li>{_text(reason)}</li>" for reason in reasons[:SHOWN])
-        yield "</ul>" if len(reasons) <= SHOWN else f"</ul><p>and {len(reasons) - SHOWN} other reasons</p>"
-    if best and comparison is None:
-        ranked = _ranked(study, trials) if one else sorted(best, key=lambda trial: trial.values)
-        title = "Best trials" if one else f"The {len(best)} trials that no other beats in all objectives"
-        yield f"<h2>{title}</h2>"
-        yield from _table(study, ranked)
-    for picture, (title, caption) in PICTURES.items():
-        if picture in pictures:
-            data = base64.b64encode(pictures[picture]).decode()
-            yield f"<h2>{title}</h2><figure><figcaption>{caption}</figcaption>"
-            yield f'<div class="scroll"><img alt="{title}" src="data:image/png;base64,{data}"></div></figure>'
-    if trials and not pictures:
+        yield from markup.table(list(variants.table(snapshot.comparison)))
+    yield from _failures(snapshot)
+    yield from _table(snapshot)
+    for picture, png in drawn.items():
+        yield from markup.picture(picture.title, picture.caption, png)
+    if snapshot.trials and not drawn:
         yield "<p>There are no pictures, since matplotlib is not installed.</p>"
-    yield "</body></html>"
+    yield markup.FOOT
 
 
-def _counts(trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """How many trials there are, what became of them, and when."""
-    counts = Counter(end_of(trial) for trial in trials)
-    ends = [f"{counts[end]} {end}" for end in (*charts.COLORS, "waiting") if counts[end]]
+def _counts(snapshot: Snapshot) -> Iterator[str]:
+    """Yield how many trials there are, what became of them, and when."""
+    trials, counts = snapshot.trials, snapshot.ends
+    ends = [f"{counts[end]} {end}" for end in (*COLORS, "waiting") if counts.get(end)]
     yield f"<p>{len(trials)} trial{'' if len(trials) == 1 else 's'}{': ' if ends else ''}{', '.join(ends)}."
-    if counts[LOST] or counts[INTERRUPTED]:
+    if counts.get(LOST) or counts.get(INTERRUPTED):
         yield "Those that were lost or interrupted do not count."
     begun = [trial.datetime_start for trial in trials if trial.datetime_start]
     if begun:
-        yield f"The first began {min(begun):%Y-%m-%d %H:%M}; this page was written {datetime.now():%Y-%m-%d %H:%M}."
+        yield f"The first began {min(begun):%Y-%m-%d %H:%M}; this page was written {snapshot.taken:%Y-%m-%d %H:%M}."
     yield "</p>"
 
 
-def _facts(study: Study, trial: FrozenTrial, folder: Path) -> Iterator[str]:
-    """The value, the folder and the parameters of the best trial."""
-    yield f"<dl><dt>{_text(objectives(study)[0])}</dt><dd><strong>{trial.values[0]:.6g}</strong></dd>"
+def _best(snapshot: Snapshot, folder: Path) -> Iterator[str]:
+    """Yield the value, the folder and the parameters of the best trial for one objective, or that there is none."""
+    if not snapshot.best:
+        why = "No complete trial keeps all constraints" if snapshot.complete else "No trial is complete"
+        yield f'<p class="warn">{why}, so there is no best one.</p>'
+        return
+    if len(snapshot.directions) > 1 or snapshot.comparison is not None:
+        return
+    (trial,) = snapshot.best
+    yield f"<h2>Best trial: {trial.number}</h2>"
+    yield f"<dl><dt>{markup.text(snapshot.objectives[0])}</dt><dd><strong>{trial.values[0]:.6g}</strong></dd>"
     if FOLDER in trial.user_attrs:
-        yield f"<dt>folder</dt><dd><code>{_text(folder / str(trial.user_attrs[FOLDER]))}</code></dd>"
+        yield f"<dt>folder</dt><dd><code>{markup.text(folder / str(trial.user_attrs[FOLDER]))}</code></dd>"
     for name, value in trial.params.items():
-        yield f"<dt>{_text(key_of(name))}</dt><dd><code>{_text(str(value))}</code></dd>"
+        yield f"<dt>{markup.text(key_of(name))}</dt><dd><code>{markup.text(str(value))}</code></dd>"
     yield "</dl>"
 
 
-def _finals(study: Study) -> Iterator[str]:
-    """What followed the search."""
-    found = study.user_attrs.get(attributes.FINALS_RESULT)
+def _command(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the command that trains the best trial once more; of compared settings no single run is the best."""
+    if snapshot.rerun_command is None or snapshot.comparison is not None:
+        return
+    several = f"The best in {markup.text(snapshot.objectives[0])} once more:"
+    yield f"<p>{several if len(snapshot.directions) > 1 else 'Once more:'}</p>"
+    yield markup.command(snapshot.rerun_command)
+
+
+def _finals(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the result of the finals, in words."""
+    found = snapshot.finals
     if found is None:
         return
-    yield f"<h2>Winner of the finals: trial {found['winner']}</h2><ul>"
-    told = [*finals.lines(found), *(finals.last_lines(found) if "test" in found else [])]
-    yield from (f"<li>{_text(line.strip())}</li>" for line in told)
-    yield "</ul>"
+    yield f"<h2>Winner of the finals: trial {found['winner']}</h2>"
+    lines = [*finals.lines(found), *(finals.last_lines(found) if "test" in found else [])]
+    yield from markup.items(line.strip() for line in lines)
 
 
-def _rows(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    """A table of these rows, the first of which is its head."""
-    yield f'<div class="scroll"><table><tr>{"".join(f"<th>{_text(cell)}</th>" for cell in rows[0])}</tr>'
-    yield from (f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows[1:])
-    yield "</table></div>"
+def _failures(snapshot: Snapshot) -> Iterator[str]:
+    """Yield why trials failed."""
+    reasons = snapshot.reasons
+    if not reasons:
+        return
+    yield "<h2>Why trials failed</h2>"
+    yield from markup.items(reasons[:SHOWN])
+    if len(reasons) > SHOWN:
+        yield f"<p>and {len(reasons) - SHOWN} other reasons</p>"
 
 
-def _ranked(study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best trials for one objective, the best first."""
-    sign = sign_of(study, 0)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and keeps_constraints(trial)]
-    return sorted(complete, key=lambda trial: sign * trial.values[0])[:SHOWN]
-
-
-def _table(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """A row for each trial: number, values, duration, parameters, folder."""
+def _table(snapshot: Snapshot) -> Iterator[str]:
+    """Yield a table of the best trials: number, values, duration, parameters, folder."""
+    if not snapshot.best or snapshot.comparison is not None:
+        return
+    if len(snapshot.directions) == 1:
+        title, trials = "Best trials", snapshot.ranked[:SHOWN]
+    else:
+        title = f"The {len(snapshot.best)} trials that no other beats in all objectives"
+        trials = sorted(snapshot.best, key=lambda trial: trial.values)
+    yield f"<h2>{title}</h2>"
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    columns = ["trial", *objectives(study), "seconds", *(name.lstrip("+") for name in names), "folder"]
-    rows: list[list[Any]] = [columns]
-    for trial in trials:
-        seconds = "" if trial.duration is None else f"{trial.duration.total_seconds():.1f}"
-        params = [trial.params.get(name, "") for name in names]
-        rows.append([trial.number, *trial.values, seconds, *params, trial.user_attrs.get(FOLDER, "")])
-    yield from _rows(rows)
+    head = ["trial", *snapshot.objectives, "seconds", *(name.lstrip("+") for name in names), "folder"]
+    yield from markup.table([head, *(_row(trial, names) for trial in trials)])
 
 
-def _text(value: object) -> str:
-    """Anything in one line as HTML."""
-    return html.escape(printable(f"{value:.6g}" if isinstance(value, float) else str(value)))
+def _row(trial: FrozenTrial, names: Sequence[str]) -> list[object]:
+    seconds = "" if trial.duration is None else f"{trial.duration.total_seconds():.1f}"
+    params = [trial.params.get(name, "") for name in names]
+    return [trial.number, *trial.values, seconds, *params, trial.user_attrs.get(FOLDER, "")]

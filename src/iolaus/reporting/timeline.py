@@ -1,36 +1,35 @@
-"""The picture of who ran which trial when."""
+"""The timeline of a study: which process ran which trial, and when."""
 
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from iolaus.reporting.charts import COLORS
 from iolaus.reporting.plotting import SMALL, WIDTH, Floats, Scale, canvas, fitted, legend
+from iolaus.reporting.snapshot import Snapshot
 from iolaus.study.attributes import END, INTERRUPTED, LEASE, LOST
-from iolaus.study.tally import best_trials
-from iolaus.study.trials import end_of, shown
+from iolaus.study.trials import end_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNITS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 HATCHES = {LOST: "////", INTERRUPTED: "....", "running": "||"}
-"""What tells bars from others without their colours."""
+"""Hatches, which tell these bars from others without colours."""
 PAUSE, PAUSE_S = 0.1, 60
-"""A pause of all workers is cut out if it is longer than this share of the working time, and than these seconds."""
+"""A pause of all workers is cut out if it is longer than this share of the working time and than these seconds."""
 Worker = tuple[str, int] | None
+"""The host and the process id of a worker; None if another program ran the trial."""
 
 
-def timeline(study: Study) -> "Figure | None":
-    """A bar for each trial in the lane of the process that ran it; pauses of all processes are cut out."""
-    trials = [trial for trial in shown(study) if trial.datetime_start is not None]
+def timeline(snapshot: Snapshot) -> "Figure | None":
+    """Draw a bar for each trial in the lane of the process that ran it; pauses of all processes are cut out."""
+    trials = [trial for trial in snapshot.trials if trial.datetime_start is not None]
     if not trials:
         return None
-    spans = np.array([_span(trial) for trial in trials])  # (trials, begin and end in s since the epoch)
+    spans = np.array([_span(trial, snapshot.taken) for trial in trials])  # (trials, begin and end in s since the epoch)
     workers = [_worker(trial) for trial in trials]
     lanes = list(dict.fromkeys(workers[i] for i in np.argsort(spans[:, 0], kind="stable")))
     lane = np.array([lanes.index(worker) for worker in workers])
@@ -51,7 +50,7 @@ def timeline(study: Study) -> "Figure | None":
             style: dict[str, Any] = {"height": 0.72, "color": color, "edgecolor": "white", "linewidth": seam}
             name = f"{end} ({which.sum()})"
             axes.barh(lane[which], lengths, left=begins[which], hatch=HATCHES.get(end), label=name, **style)
-    best = {trial.number for trial in best_trials(study, trials)}
+    best = {trial.number for trial in snapshot.best}
     which = np.array([trial.number in best for trial in trials])
     if which.any():
         star: dict[str, Any] = {"markeredgecolor": "white", "markersize": 11, "linestyle": "none"}
@@ -69,21 +68,21 @@ def timeline(study: Study) -> "Figure | None":
     return figure
 
 
-def _span(trial: FrozenTrial) -> tuple[float, float]:
-    """When a trial began and ended, in s since the epoch.
+def _span(trial: FrozenTrial, now: datetime) -> tuple[float, float]:
+    """Return the beginning and the end of a trial, in seconds since the epoch.
 
-    Of one that was lost, or that seems to run, it is known only that it lived while it renewed its lease.
+    A trial that was lost, or that seems to be running, is known to have lived only as long as it renewed its lease.
     """
     assert trial.datetime_start is not None
     begin = trial.datetime_start.timestamp()
-    end = time.time() if trial.datetime_complete is None else trial.datetime_complete.timestamp()
+    end = (now if trial.datetime_complete is None else trial.datetime_complete).timestamp()
     if trial.datetime_complete is None or trial.system_attrs.get(END) == LOST:
         end = min(end, trial.system_attrs.get(LEASE, {}).get("expires", end))
     return begin, max(begin, end)
 
 
 def _worker(trial: FrozenTrial) -> Worker:
-    """The host and the number of the process that ran a trial; None if another program did."""
+    """Return the worker that ran a trial."""
     lease = trial.system_attrs.get(LEASE)
     return None if lease is None else (lease["host"], lease["pid"])
 
@@ -96,10 +95,13 @@ def _name(worker: Worker, several_hosts: bool) -> str:
 
 
 def _without_pauses(spans: Floats) -> tuple[list[float], list[float], list[float]]:
-    """Moments with the working time until then, and at which working times long pauses have been cut out.
+    """Cut out the long pauses of all workers.
 
     Args:
-        spans: float (trials, 2), begin and end of each in s.
+        spans: float (trials, 2), the beginning and the end of each trial in seconds.
+
+    Returns:
+        Moments in order, the working time until each of them, and the working times at which a pause was cut out.
     """
     work: list[list[float]] = []
     for begin, end in sorted(spans.tolist()):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from iolaus.study.attributes import END, FAILED, FOLDER, INTERRUPTED, LEASE, LOSSES, LOST, SURPLUS
+from iolaus.study.attributes import END, FAILED, FOLDER, INTERRUPTED, LEASE, LOSSES, LOST
 from iolaus.system.lease import LEASE_S, holds, lease
 
 
@@ -23,16 +23,6 @@ def end_of(trial: FrozenTrial) -> str:
         return trial.state.name.lower()
     end = str(trial.system_attrs.get(END, FAILED))
     return FAILED if end == LOST and not is_tried_again(trial) else end
-
-
-def shown(study: Study) -> list[FrozenTrial]:
-    """All trials that were not surplus."""
-    return [trial for trial in study.get_trials(deepcopy=False) if end_of(trial) != SURPLUS]
-
-
-def complete_trials(study: Study) -> list[FrozenTrial]:
-    """Those that have values."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def objectives(study: Study) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from iolaus.compare import statistics
 from iolaus.errors import InputError
+from iolaus.metric_table import PERCENT
 from iolaus.study.attributes import RUN_ID
 from iolaus.tracking.base import Winner
 from iolaus.tracking.environment import first_line, set_environment
@@ -43,7 +44,7 @@ def register(mlflow: Any, winner: Winner) -> str:
         "study": winner.study.study_name, "trial": winner.found["winner"],
         "overrides": run.data.tags.get("overrides", ""),
         "sweep_run_id": winner.study.user_attrs.get(RUN_ID, ""), VALUES: json.dumps(list(winner.accuracies)),
-        "finals": statistics.mean_of(winner.accuracies).in_words(100, " %", 2),
+        "finals": statistics.mean_of(winner.accuracies).in_words(PERCENT),
         "test": statistics.format_mean(winner.found["test"], "test/accuracy"),
         SPLIT: f"{run.data.tags.get('data_digest', 'unknown images')}, val_size {run.data.params.get('data.val_size')}",
     }  # fmt: skip

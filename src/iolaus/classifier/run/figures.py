@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from iolaus import metric_table
 from iolaus.classifier.data.dataset import Data
 from iolaus.classifier.training import metrics
 from iolaus.classifier.training.loop import State
@@ -60,9 +61,10 @@ def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
     """Loss and accuracy of train, and of val where there is one, over the epochs, the kept epoch marked."""
     canvas = Image.new("RGB", (2 * PANEL[0], PANEL[1]), "white")
     splits = [split for split in ("train", "val") if f"{split}/loss" in history[0]]
-    for i, (name, title, scale) in enumerate((("loss", "loss", 1), ("accuracy", "accuracy (%)", 100))):
-        lines = {split: [scale * epoch[f"{split}/{name}"] for epoch in history] for split in splits}
-        canvas.paste(_panel(title, lines, best_epoch), (i * PANEL[0], 0))
+    for i, name in enumerate(("loss", "accuracy")):
+        form = metric_table.of(name).shown
+        lines = {split: [form.factor * epoch[f"{split}/{name}"] for epoch in history] for split in splits}
+        canvas.paste(_panel(form.axis(name), lines, best_epoch), (i * PANEL[0], 0))
     return canvas
 
 
@@ -136,8 +138,8 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.I
     canvas = Image.new("RGB", (max(margin + side + 70, 460), 34 + side + margin), "white")
     draw = ImageDraw.Draw(canvas)
     overall = metrics.accuracy(logits, labels)
-    low, high = (100 * bound for bound in metrics.accuracy_interval(overall, len(labels)))
-    title = f"accuracy {100 * overall:.2f} %, 95 % interval {low:.2f} to {high:.2f} %, n = {len(labels):,}"
+    form, (low, high) = metric_table.of("accuracy").shown, metrics.accuracy_interval(overall, len(labels))
+    title = f"accuracy {form(overall)}, 95 % interval {form.number(low)} to {form(high)}, n = {len(labels):,}"
     draw.text((8, 9), title, "black", font(13))
     for row, counts in enumerate(matrix.tolist()):
         top = 34 + row * cell

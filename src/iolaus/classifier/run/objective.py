@@ -4,16 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig
 
+from iolaus import metric_table
 from iolaus.errors import InputError, is_number, require
 
-METRICS = {
-    "val/accuracy": "maximize",
-    "val/loss": "minimize",
-    "fit_s": "minimize",
-    "params": "minimize",
-    "images_per_s": "maximize",
-}
-"""What `objective` may name, and which direction is better.
+METRICS = ("val/accuracy", "val/loss", "fit_s", "params", "images_per_s")
+"""The metrics that `objective` may name.
 
 Train and test metrics are missing on purpose: what selects sees ``val`` only.
 """
@@ -53,8 +48,9 @@ def check_directions(cfg: DictConfig, directions: Sequence[str]) -> None:
             f"hydra.sweeper.direction has {len(directions)} directions for {len(names)} objectives: give one for each"
         )
     for name, direction in zip(names, directions, strict=True):
-        rule = f"{METRICS[name]} for {name} (where none is given it is minimize)"
-        require(direction == METRICS[name], "hydra.sweeper.direction", rule, direction)
+        better = metric_table.of(name).direction
+        rule = f"{better} for {name} (where none is given it is minimize)"
+        require(direction == better, "hydra.sweeper.direction", rule, direction)
 
 
 def check_target(cfg: DictConfig, target: float | None) -> None:
@@ -66,10 +62,12 @@ def check_target(cfg: DictConfig, target: float | None) -> None:
     name = objectives(cfg)[0]
     if target is None:
         return
-    if name.endswith("/accuracy"):
-        require(0 <= target <= 1, "hydra.sweeper.target", f"in [0, 1], since {name} is a fraction", target)
-    else:
-        require(target > 0, "hydra.sweeper.target", f"above 0, as {name} is", target)
+    low, high = metric_table.of(name).low, metric_table.of(name).high
+    if low is not None and high is not None:
+        rule = f"in [{low:g}, {high:g}], since {name} is a fraction"
+        require(low <= target <= high, "hydra.sweeper.target", rule, target)
+    elif low is not None:
+        require(target > low, "hydra.sweeper.target", f"above {low:g}, as {name} is", target)
 
 
 def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
@@ -80,7 +78,7 @@ def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
         results: The metrics.
     """
     return {
-        str(name): (results[str(name)] - bound) * (1 if METRICS[str(name)] == "minimize" else -1)
+        str(name): (results[str(name)] - bound) * (1 if metric_table.of(str(name)).direction == "minimize" else -1)
         for name, bound in (cfg.constraints or {}).items()
         if name in results  # with train_on_val there is no val
     }

@@ -9,10 +9,12 @@ from types import TracebackType
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from iolaus import metric_table
 from iolaus.classifier.training.loop import State
 from iolaus.classifier.training.metrics import accuracy_interval
 
 log = logging.getLogger(__name__)
+LOSS, ACCURACY, SPEED = (metric_table.of(it).shown for it in ("loss", "accuracy", "images_per_s"))
 
 
 class Progress:
@@ -66,7 +68,7 @@ class Progress:
         if self.bar.update():  # True when it was time to draw
             elapsed = self.bar.format_dict["elapsed"]
             self.bar.set_postfix_str(
-                f"loss {self.loss:.4f}, accuracy {self.accuracy:.2%}, {self.images / max(elapsed, 1e-9):,.0f} images/s",
+                f"loss {LOSS(self.loss)}, accuracy {self.accuracy:.2%}, {SPEED(self.images / max(elapsed, 1e-9))}",
                 refresh=False,
             )
 
@@ -79,15 +81,15 @@ class Progress:
         self.bar.set_description_str(f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
         splits = [split for split in ("train", "val") if f"{split}/loss" in values]
         parts = [
-            f"{it} loss {values[f'{it}/loss']:.4f}, accuracy {100 * values[f'{it}/accuracy']:.2f} %" for it in splits
+            f"{it} loss {LOSS(values[f'{it}/loss'])}, accuracy {ACCURACY(values[f'{it}/accuracy'])}" for it in splits
         ]
         log.info(
-            "epoch %d/%d: %s%s; %s images/s, %s left",
+            "epoch %d/%d: %s%s; %s, %s left",
             state.epoch,
             self.epochs,
             "; ".join(parts),
             " (best)" if "val" in splits and state.best_epoch == state.epoch else "",
-            f"{state.images_per_s:,.0f}",
+            SPEED(state.images_per_s),
             datetime.timedelta(seconds=round(left)),
         )
 
@@ -104,10 +106,9 @@ def summary(results: Mapping[str, float], epochs: int, counts: Mapping[str, int]
     for split, count in counts.items():
         accuracy = results[f"{split}/accuracy"]
         low, high = accuracy_interval(accuracy, count)
-        lines.append(
-            f"{split + ' accuracy':14} {100 * accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f} %, "
-            f"n = {count:,}), loss {results[f'{split}/loss']:.4f}"
-        )
-    seconds, speed = f"{results['fit_s']:.1f} s", f"{results['images_per_s']:,.0f} images/s"
-    lines.append(f"{results['params']:,} parameters, trained in {seconds}, {speed}")
+        interval = f"95 % interval {ACCURACY.number(low)} to {ACCURACY(high)}, n = {count:,}"
+        loss = LOSS(results[f"{split}/loss"])
+        lines.append(f"{split + ' accuracy':14} {ACCURACY(accuracy)}  ({interval}), loss {loss}")
+    params, seconds, speed = (metric_table.of(it).shown(results[it]) for it in ("params", "fit_s", "images_per_s"))
+    lines.append(f"{params} parameters, trained in {seconds}, {speed}")
     return "\n".join(lines)
