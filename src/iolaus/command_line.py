@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from iolaus.errors import InputError
-from iolaus.search_space.keys import setting_of
+from iolaus.search_space.keys import bare_key
 
 
 def expand_resume(argv: Sequence[str]) -> list[str]:
@@ -30,10 +30,10 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     saved = path.parent / ".hydra" / "overrides.yaml" if path else None
     if saved is None or not saved.is_file():
         return list(argv)
-    given = {setting_of(arg) for arg in argv}
+    given = {bare_key(arg) for arg in argv}
     given |= {"from_run", "from_trial"}  # what these stood for is among the recorded
     recorded = [override for override in harmless(map(str, OmegaConf.load(saved))) if "_target_" not in override]
-    return [override for override in recorded if setting_of(override) not in given] + list(argv)
+    return [override for override in recorded if bare_key(override) not in given] + list(argv)
 
 
 def harmless(overrides: Iterable[str]) -> list[str]:
@@ -44,13 +44,13 @@ def harmless(overrides: Iterable[str]) -> list[str]:
     return [
         override
         for override in overrides
-        if not override.startswith("-") and not setting_of(override).startswith("hydra")
+        if not override.startswith("-") and not bare_key(override).startswith("hydra")
     ]
 
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
     """The shell command that goes on with a run that was started with `overrides`."""
-    kept = [override for override in overrides if setting_of(override) not in ("resume", "from_run", "from_trial")]
+    kept = [override for override in overrides if bare_key(override) not in ("resume", "from_run", "from_trial")]
     path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
     return shlex.join(["python", sys.argv[0], *config_options(sys.argv[1:]), *kept, f"resume={path}"])
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from iolaus.compare.statistics import mean_of, paired
 from iolaus.errors import InputError
 from iolaus.optuna_internals import enqueued_params
-from iolaus.search_space.keys import key_in
+from iolaus.search_space.keys import key_of
 from iolaus.search_space.space import Space
 from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
 from iolaus.study.identity import Direction, facts_of_part, inherit, open_study, require_format
@@ -128,7 +128,7 @@ def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: 
 
 def without_seed(overrides: Sequence[str]) -> list[str]:
     """Overrides but that of the seed."""
-    return [override for override in overrides if key_in(override) != SEED]
+    return [override for override in overrides if key_of(override) != SEED]
 
 
 def left(study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:

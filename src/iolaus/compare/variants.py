@@ -14,7 +14,7 @@ from iolaus.compare.multi_seed import COSTS, SEED, MultiSeedPlan, add_difference
 from iolaus.compare.statistics import format_difference, format_mean
 from iolaus.errors import InputError, one_line, require
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.keys import key_in
+from iolaus.search_space.keys import key_of
 from iolaus.search_space.overrides import replace_overrides
 from iolaus.study.plan import Plan
 from iolaus.study.trials import objectives, sign_of
@@ -60,7 +60,7 @@ def read(asked: Any, plan: Plan, composer: Composer, whitelist: Any) -> dict[str
         raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
     given = plan.overrides({})
     # the search belongs to the command, not to a setting
-    composer = composer.on_top_of([override for override in given if key_in(override) == "hparams_search"])
+    composer = composer.on_top_of([override for override in given if key_of(override) == "hparams_search"])
     config = composer.compose(given)
     found = _call(asked, config, composer, whitelist) if isinstance(asked, str) else asked
     _check(found)
@@ -129,7 +129,7 @@ def _fitted(given: Sequence[str], changed: Sequence[str], config: DictConfig, co
 
 def _within(override: str, group: str) -> str:
     """What an override names inside of a group; empty if it names something else."""
-    key = key_in(override)
+    key = key_of(override)
     return key.removeprefix(f"{group}.") if key.startswith(f"{group}.") else ""
 
 

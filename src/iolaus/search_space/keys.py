@@ -6,24 +6,26 @@ BRANCH = " when "
 """Stands in the name of a parameter whose key has a range of its own in each of several branches."""
 
 
-def start_of(name: str) -> str:
-    """Return how the override of a parameter begins: its name without the branch."""
+def key_element(name: str) -> str:
+    """Return what stands before the ``=`` in the override of a parameter: its name without its branch.
+
+    Hydra's grammar calls it the key element: a key with its package, and with a ``+`` where it is added. One that
+    begins with ``~`` is deleted.
+    """
     return name.partition(BRANCH)[0]
 
 
-def key_of(name: str) -> str:
-    """Return a key without the sign that an override begins with, and without its package and its branch."""
-    return start_of(name).lstrip("+").split("@")[0]
+def key_of(text: str) -> str:
+    """Return the key of a parameter's name, or of an override: without ``+``, package, branch and value.
+
+    The ``~`` of a deletion stays, since to delete a key and to set it are two things.
+    """
+    return key_element(text).partition("=")[0].lstrip("+").split("@")[0]
 
 
-def key_in(override: str) -> str:
-    """Return the key that an override names."""
-    return key_of(override.partition("=")[0])
-
-
-def setting_of(override: str) -> str:
-    """Return the key that an override sets, adds or deletes."""
-    return key_in(override).lstrip("~")
+def bare_key(text: str) -> str:
+    """Return the key that an override sets, adds or deletes: that of `key_of` without the ``~`` of a deletion."""
+    return key_of(text).lstrip("~")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError, one_line
 from iolaus.optuna_internals import parse_override
-from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.keys import key_element, key_of
 
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
@@ -79,17 +79,17 @@ def any_value(distribution: BaseDistribution) -> Any:
 
 def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
     """Parameters and what all trials share, as Hydra takes them."""
-    deleted = [start_of(name) for name, value in params.items() if name.startswith("~") and value]
-    values = {start_of(name): element(value) for name, value in params.items() if not name.startswith("~")}
+    deleted = [key_element(name) for name, value in params.items() if name.startswith("~") and value]
+    values = {key_element(name): element(value) for name, value in params.items() if not name.startswith("~")}
     return [*(f"{name}={value}" for name, value in {**values, **fixed}.items()), *deleted, *deletions]
 
 
 def replace_overrides(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
     """Overrides with others in the place of those for the same keys, which keep their plus."""
-    named = {key_in(override) for override in by}
-    kept = [override for override in overrides if key_in(override) not in named]
-    added = {key_in(override) for override in overrides if override.startswith("+")}
-    signs = ["+" if key_in(override) in added else "" for override in by]
+    named = {key_of(override) for override in by}
+    kept = [override for override in overrides if key_of(override) not in named]
+    added = {key_of(override) for override in overrides if override.startswith("+")}
+    signs = ["+" if key_of(override) in added else "" for override in by]
     return [
         *kept,
         *(f"{sign}{override.lstrip('+')}" if sign else override for sign, override in zip(signs, by, strict=True)),

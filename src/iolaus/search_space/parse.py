@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from iolaus.errors import InputError, did_you_mean, one_line
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.keys import key_in, key_of
+from iolaus.search_space.keys import key_of
 from iolaus.search_space.overrides import any_value, overrides, parse
 from iolaus.search_space.space import Condition, Parameter, Space, read_when
 
@@ -38,7 +38,7 @@ class SpaceParser:
         """Overrides by name, which may begin with a +."""
         self.deletions: list[str] = []
         """Overrides that begin with a ~."""
-        self.named = {key_in(argument) for argument in arguments}
+        self.named = {key_of(argument) for argument in arguments}
         """Keys that the command line names."""
         self._read(settings, arguments)
 

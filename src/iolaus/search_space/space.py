@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from iolaus.errors import InputError, one_line
 from iolaus.optuna_internals import contains
-from iolaus.search_space.keys import BRANCH, key_of, start_of
+from iolaus.search_space.keys import BRANCH, key_element, key_of
 from iolaus.search_space.overrides import any_value, as_element, element, equal, parse, readable
 
 WHEN = "hydra.sweeper.when"
@@ -202,13 +202,13 @@ class Space:
         for parameter in self.parameters:
             where = f"{BRANCH}{' and '.join(map(str, parameter.when))}" if parameter.when else ""
             domain = parameter.domain
-            facts[f"{start_of(parameter.name)}{where}"] = domain if isinstance(domain, str) else readable(domain)
+            facts[f"{key_element(parameter.name)}{where}"] = domain if isinstance(domain, str) else readable(domain)
         return facts
 
     def tree(self) -> Iterator[str]:
         """The space in lines, each branch under its condition."""
         width = max(
-            (len(start_of(parameter.name)) + 2 * len(parameter.when) for parameter in self.parameters), default=0
+            (len(key_element(parameter.name)) + 2 * len(parameter.when) for parameter in self.parameters), default=0
         )
         yield from self._tree((), width)
 
@@ -216,7 +216,7 @@ class Space:
         indent, depth = "  " * len(above), len(above)
         for parameter in self.parameters:
             if parameter.when == above:
-                yield f"{indent}{start_of(parameter.name).ljust(width - 2 * depth)}  {readable(parameter.domain)}"
+                yield f"{indent}{key_element(parameter.name).ljust(width - 2 * depth)}  {readable(parameter.domain)}"
         below = [p.when[: depth + 1] for p in self.parameters if len(p.when) > depth and p.when[:depth] == above]
         for branch in dict.fromkeys(below):
             yield f"{indent}when {branch[-1]}"

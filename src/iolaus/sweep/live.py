@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.errors import InputError, printable
-from iolaus.search_space.keys import start_of
+from iolaus.search_space.keys import key_element
 from iolaus.study.attributes import END, FAILED, INTERRUPTED, LEASE, NAME, NO_REASON, REASON, SURPLUS
 from iolaus.study.catalog import StoredStudy, goals_of
 from iolaus.study.pruners import prunes
@@ -240,7 +240,7 @@ def what(trial: FrozenTrial) -> str:
 def settings(params: Mapping[str, Any]) -> str:
     """Return parameters as overrides in one line."""
     shown = (
-        f"{start_of(name)}={value:.6g}" if isinstance(value, float) else f"{start_of(name)}={value}"
+        f"{key_element(name)}={value:.6g}" if isinstance(value, float) else f"{key_element(name)}={value}"
         for name, value in params.items()
     )
     return printable(" ".join(shown))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from iolaus.errors import InputError, did_you_mean, is_number, require
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.keys import bare_key, key_element, key_of
 from iolaus.search_space.overrides import overrides
 from iolaus.search_space.parse import SpaceParser
 from iolaus.search_space.space import WHEN
@@ -135,16 +135,16 @@ class Planner:
 
     def _explain(self, error: Exception, branch: Sequence[str]) -> None:
         """Raise an error that names a key that a branch lacks, if there is one."""
-        groups = [override for override in branch if self.composer.is_group(key_in(override))]
+        groups = [override for override in branch if self.composer.is_group(key_of(override))]
         try:
             known = settings_of(self.composer.compose(groups))
         except ConfigCompositionException:
             return
         tables = {key.rpartition(".")[0] for key in known}
         for parameter in self.parser.space.parameters:
-            key = parameter.key.lstrip("~")
+            key = bare_key(parameter.name)
             exists = key in known or key in tables or self.composer.is_group(key)
-            named = any(override.partition("=")[0] == start_of(parameter.name) for override in branch)
+            named = any(override.partition("=")[0] == key_element(parameter.name) for override in branch)
             if named and not exists and not parameter.name.startswith("+"):
                 where = f" with {' '.join(groups)}" if groups else ""
                 hint = "" if parameter.when else f" (a key that exists only sometimes is searched under {WHEN})"
@@ -153,7 +153,7 @@ class Planner:
 
     def _shared(self, composed: DictConfig) -> dict[str, Any]:
         """Return the settings that all trials share: the configuration of any of them without what is searched."""
-        searched = tuple(p.key.lstrip("~").replace("/", ".") for p in self.parser.space.parameters)
+        searched = tuple(bare_key(p.name).replace("/", ".") for p in self.parser.space.parameters)
         shared = {
             name: value
             for name, value in settings_of(composed).items()

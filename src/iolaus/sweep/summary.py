@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.command_line import config_options
 from iolaus.search_space.compose import Composer, settings_of
-from iolaus.search_space.keys import key_in, start_of
+from iolaus.search_space.keys import key_element, key_of
 from iolaus.search_space.overrides import as_element
 from iolaus.study.attributes import FOLDER
 from iolaus.study.plan import Plan
@@ -44,7 +44,7 @@ def write_results(study: Study, folder: Path) -> None:
 
 def _by_override(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters by the beginning of their overrides, whichever branch their ranges are of."""
-    return {start_of(name): value for name, value in params.items()}
+    return {key_element(name): value for name, value in params.items()}
 
 
 def summary(study: Study, plan: Plan, composer: Composer) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _without_search(overrides: Sequence[str], composer: Composer) -> list[str]:
         return kept
     trial = composer.compose(overrides)
     # What the search chose of the groups comes first: the keys of what it did not choose are not there.
-    choices = composer.compose_single([o for o in kept if composer.is_group(key_in(o))]).hydra.runtime.choices
+    choices = composer.compose_single([o for o in kept if composer.is_group(key_of(o))]).hydra.runtime.choices
     groups = [
         f"{'' if group in choices else '+'}{group}={'null' if option is None else option}"
         for group, option in trial.hydra.runtime.choices.items()

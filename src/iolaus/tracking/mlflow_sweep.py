@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from iolaus.search_space.keys import start_of
+from iolaus.search_space.keys import key_element
 from iolaus.study.attributes import END, FINALS_RESULT, IDENTITY, INTERRUPTED, OF, REASON, RUN_ID, SURPLUS, TRACKING_KEY
 from iolaus.study.tally import Tally
 from iolaus.task import current_repeat
@@ -126,7 +126,7 @@ def _end_children(client: Any, experiment_id: str, study: "Study", parent: str) 
             tags = {"study": study.study_name, "trial": str(number), PARENT: parent}
             run_id = client.create_run(experiment_id, tags=tags, run_name=f"trial {number}").info.run_id
             for name, value in trial.params.items():
-                client.log_param(run_id, _param(start_of(name)), str(value)[:5000])
+                client.log_param(run_id, _param(key_element(name)), str(value)[:5000])
             _end_run(client, run_id, trial)
 
 

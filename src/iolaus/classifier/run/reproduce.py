@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from iolaus import command_line
 from iolaus.classifier.run import config
 from iolaus.errors import InputError
-from iolaus.search_space.keys import setting_of
+from iolaus.search_space.keys import bare_key
 from iolaus.system.provenance import RECORD, find_record
 
 KEYS = ("from_run", "from_trial")
@@ -103,15 +103,15 @@ def expand(argv: Sequence[str]) -> list[str]:
     origins = [arg for arg in argv if arg.split("=", 1)[0] in KEYS]
     if not origins:
         return list(argv)
-    given = {setting_of(arg) for arg in argv}
+    given = {bare_key(arg) for arg in argv}
     if len(origins) > 1 or "resume" in given:
         raise InputError("of from_run, from_trial and resume only one can be given")
     if {"-m", "--multirun"} & set(argv):
         raise InputError(f"{origins[0]} is one run: leave out -m")
     recorded = _read(origins[0], argv)
     pinned = [f"{key}={recorded.tags[tag]}" for key, tag in PINNED.items() if tag in recorded.tags]
-    kept = [override for override in command_line.harmless(recorded.overrides) if setting_of(override) not in PINNED]
-    expanded = [override for override in (*kept, *pinned) if not _replaced(setting_of(override), given)]
+    kept = [override for override in command_line.harmless(recorded.overrides) if bare_key(override) not in PINNED]
+    expanded = [override for override in (*kept, *pinned) if not _replaced(bare_key(override), given)]
     code = [override for override in expanded if "_target_" in override]
     if code:
         raise InputError(f"{origins[0]} names code to be called, which must be repeated beside it: {shlex.join(code)}")
