@@ -126,34 +126,26 @@ def test_a_storage_that_is_not_there_is_not_made(studies: Program, tmp_path: Pat
 # A search that runs elsewhere
 
 
-@pytest.fixture
-def report(program: Program) -> Program:
-    def run(*arguments: str):
-        return program(*arguments, entry="report", defaults=False)
-
-    return run
-
-
-def test_a_search_is_asked_to_stop_and_to_grow(report: Program, root: Path) -> None:
+def test_a_search_is_asked_to_stop_and_to_grow(studies: Program, root: Path) -> None:
     study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
     study.set_user_attr(attributes.GOALS, {"n_trials": 5, "max_failure_rate": 0.5, "of": "a later version"})
-    assert report("mine", "--root", str(root), "--stop").code == 0
-    assert report("mine", "--root", str(root), "--grow", "9").code == 0
+    assert studies("stop", "mine", "--root", str(root)).code == 0
+    assert studies("grow", "mine", "9", "--root", str(root)).code == 0
     assert study.user_attrs[attributes.STOPS] == 1
     assert study.user_attrs[attributes.GROWN] == 9
-    assert report("mine", "--root", str(root), "--grow", "7").code == 0  # 9 was a mistake
+    assert studies("grow", "mine", "7", "--root", str(root)).code == 0  # 9 was a mistake
     assert study.user_attrs[attributes.GROWN] == 7
-    done = report("mine", "--root", str(root), "--grow", "5")
+    done = studies("grow", "mine", "5", "--root", str(root))
     assert done.message == "error: the new total must be above the command's own, 5, but got 5"
     study.set_user_attr(attributes.GOALS, {"n_trials": 5, "limit": 6})
-    done = report("mine", "--root", str(root), "--grow", "7")
+    done = studies("grow", "mine", "7", "--root", str(root))
     assert done.message == "error: mine goes through a list of 6 points: it cannot grow beyond"
 
 
-def test_a_search_that_is_over_is_shown_as_it_ended(report: Program, root: Path) -> None:
+def test_a_search_that_is_over_is_shown_as_it_ended(studies: Program, root: Path) -> None:
     study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
     study.set_user_attr(attributes.GOALS, {"n_trials": 3, "max_failure_rate": 1.0})
-    done = report("mine", "--root", str(root), "--watch")
+    done = studies("watch", "mine", "--root", str(root))
     assert done.out.strip() == "3 trials finished; ended by its total"
     assert "never reports" not in done.err  # whether it prunes is not known here
 
