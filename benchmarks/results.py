@@ -2,7 +2,7 @@
 
 python benchmarks/results.py
 
-Each file was written by ``python src/report.py STUDY --json docs/results/<name>.json`` once its search had come to its
+Each file was written by ``python src/studies.py export STUDY docs/results/<name>.json`` once its search had come to its
 end, with its finals and its test, or the ablation had.
 """
 

@@ -440,7 +440,7 @@ def test_the_winner_of_a_search_is_tested_once_for_each_seed_and_only_then_is_te
     assert len(list(test_set_log.looks(tmp_path, "digits"))) == 4
 
     kept = tmp_path / "s.json"
-    done = program("s", "--root", str(tmp_path), "--json", str(kept), entry="report", defaults=False)
+    done = program("export", "s", str(kept), "--root", str(tmp_path), entry="studies", defaults=False)
     assert (done.code, done.err) == (0, "")
     figures = json.loads(kept.read_text())
     assert figures["command"].startswith("python ")

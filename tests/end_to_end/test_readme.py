@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from iolaus.classifier.training import checkpoint
+from iolaus.study import attributes
 from iolaus.study.storage import open_storage
 
 README, SWEEPER = (ROOT / "README.md").read_text(), (ROOT / "docs" / "sweeper.md").read_text()
@@ -88,6 +89,25 @@ def test_the_folder_command_trains_on_a_users_images(tmp_path: Path, program: Pr
     done = program(*arguments, "model=cnn", "epochs=3")
     assert done.code == 0, done.err
     assert checkpoint.load_model(done.output / "model.pt").classes == ["dark", "light"]
+
+
+def test_the_readmes_verbs_work_on_a_study_in_their_order(program: Program, tmp_path: Path) -> None:
+    root = tmp_path / "multirun"
+    study = optuna.create_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study.set_user_attr(attributes.GOALS, {"n_trials": 1, "max_failure_rate": 0.0})
+    lines = re.findall(r"^ *python src/studies\.py (.*?)(?:  +#.*)?$", README, re.MULTILINE)
+    verbs = [line.split()[0] for line in lines]
+    assert verbs == ["list", "show", "watch", "stop", "grow", "report", "export", "free", "delete"]
+    for line in lines:
+        words = {"NAME": "mine", "FILE": str(tmp_path / "results.json")}
+        arguments = [words.get(word, word) for word in line.split()]
+        done = program(*arguments, "--root", str(root), entry="studies", defaults=False)
+        assert done.code == 0, done.err
+    assert not (root / "mine").exists()
+    named = re.findall(r"python src/studies\.py\s+(\w+)", SWEEPER)
+    assert named
+    assert set(named) <= set(verbs)
 
 
 def test_the_pages_app_is_swept_by_its_command_and_once_more(new_sweep: NewSweep) -> None:

@@ -101,16 +101,16 @@ def test_what_is_infinite_is_a_text_and_what_was_there_is_replaced(tmp_path: Pat
 @pytest.mark.parametrize("name", ["missing/kept.json", "."])
 def test_a_file_that_cannot_be_written_is_a_mistake(tmp_path: Path, name: str) -> None:
     study = optuna.create_study()
-    with pytest.raises(InputError, match=r"^--json .* cannot be written \(.*\): name another file$"):
+    with pytest.raises(InputError, match=r"^/.* cannot be written \(.*\): name another file$"):
         export.write(StoredStudy(study, None, False), tmp_path / name)
 
 
-def test_the_report_writes_it_without_a_word_of_optunas(tmp_path: Path, program: Program) -> None:
+def test_the_verb_export_writes_it_without_a_word_of_optunas(tmp_path: Path, program: Program) -> None:
     storage = open_storage(str(tmp_path / "mine" / "journal.log"))
     study = optuna.create_study(study_name="mine", storage=storage, direction="maximize")
     study.add_trials([trial(i / 20, i / 20) for i in range(20)])
     study.add_trial(create_trial(state=TrialState.FAIL))
     path = tmp_path / "kept.json"
-    done = program("mine", "--root", str(tmp_path), "--json", str(path), entry="report", defaults=False)
+    done = program("export", "mine", str(path), "--root", str(tmp_path), entry="studies", defaults=False)
     assert (done.code, done.out.strip(), done.err) == (0, str(path), "")
     assert json.loads(path.read_text())["parts"]["search"]["trials"] == {"complete": 20, "failed": 1}

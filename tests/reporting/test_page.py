@@ -240,14 +240,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_report_of_a_study_can_be_written_again(program: Program, root: Path) -> None:
-    done = program("mine", "--root", str(root), entry="report", defaults=False)
+    done = program("report", "mine", "--root", str(root), entry="studies", defaults=False)
     assert done.code == 0
     assert done.out == f"{root / 'mine' / 'report.html'}\n"
     assert "Best trial: 0" in Reader(root / "mine" / "report.html").text
 
 
 def test_a_misspelt_study_is_answered_with_those_that_there_are(program: Program, root: Path) -> None:
-    done = program("mime", "--root", str(root), entry="report", defaults=False)
+    done = program("report", "mime", "--root", str(root), entry="studies", defaults=False)
     assert done.code == 1
     assert done.message == f"error: there is no study mime in {root}, but mine"
 
@@ -256,7 +256,7 @@ def test_a_study_whose_folder_is_elsewhere_has_no_place_for_its_report(program: 
     url = f"sqlite:///{tmp_path}/studies.db"
     study = optuna.create_study(study_name="other", storage=open_storage(url))
     study.set_user_attr("iolaus:folder", str(tmp_path / "gone"))
-    done = program("other", "--storage", url, entry="report", defaults=False)
+    done = program("report", "other", "--storage", url, entry="studies", defaults=False)
     assert done.code == 1
     message = "the folder of study other, in which its report belongs, is not here: "
     assert done.message == f"error: {message}{tmp_path / 'gone'}"

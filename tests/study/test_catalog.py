@@ -23,14 +23,6 @@ def studies(program: Program) -> Program:
 
 
 @pytest.fixture
-def report(program: Program) -> Program:
-    def run(*arguments: str):
-        return program(*arguments, entry="report", defaults=False)
-
-    return run
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder of sweeps with the study ``mine``: three trials, of which number 1 is the best and number 2 failed."""
     folder = tmp_path / "multirun" / "mine"
@@ -146,15 +138,15 @@ def made_by_another(root: Path, made_with: int) -> optuna.Study:
 
 @pytest.mark.parametrize(("made_with", "age"), OTHERS)
 def test_a_study_of_another_version_is_listed_and_deleted_and_nothing_else(
-    studies: Program, report: Program, root: Path, made_with: int, age: str
+    studies: Program, root: Path, made_with: int, age: str
 ) -> None:
     made_by_another(root, made_with)
     said = f"made by {age} version of Iolaus (its format is {made_with}, this version's {attributes.FORMAT_VERSION})"
     refused = f"error: study mine was {said}: use that version, or another study_name"
     before = sorted(root.rglob("*"))
-    assert studies("free", "mine", "--root", str(root)).message == refused
-    for option in ((), ("--watch",), ("--stop",), ("--grow", "9"), ("--json", str(root / "figures.json"))):
-        assert report("mine", "--root", str(root), *option).message == refused
+    for verb in ("show", "watch", "stop", "grow", "report", "export", "free"):
+        more = {"grow": ["9"], "export": [str(root / "results.json")]}.get(verb, [])
+        assert studies(verb, "mine", *more, "--root", str(root)).message == refused
     assert sorted(root.rglob("*")) == before
     assert studies("list", "--root", str(root)).out == f"mine: {said}, 4.5 MB in {root / 'mine'}\n"
     assert studies("delete", "mine", "--root", str(root)).code == 0
@@ -198,26 +190,26 @@ def test_the_finals_of_another_version_are_not_freed_but_deleted_with_their_sear
 # A search that runs elsewhere
 
 
-def test_a_search_is_asked_to_stop_and_to_grow(report: Program, root: Path) -> None:
+def test_a_search_is_asked_to_stop_and_to_grow(studies: Program, root: Path) -> None:
     study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
     study.set_user_attr(attributes.GOALS, {"n_trials": 5, "max_failure_rate": 0.5, "of": "a later version"})
-    assert report("mine", "--root", str(root), "--stop").code == 0
-    assert report("mine", "--root", str(root), "--grow", "9").code == 0
+    assert studies("stop", "mine", "--root", str(root)).code == 0
+    assert studies("grow", "mine", "9", "--root", str(root)).code == 0
     assert study.user_attrs[attributes.STOPS] == 1
     assert study.user_attrs[attributes.GROWN] == 9
-    assert report("mine", "--root", str(root), "--grow", "7").code == 0  # 9 was a mistake
+    assert studies("grow", "mine", "7", "--root", str(root)).code == 0  # 9 was a mistake
     assert study.user_attrs[attributes.GROWN] == 7
-    done = report("mine", "--root", str(root), "--grow", "5")
+    done = studies("grow", "mine", "5", "--root", str(root))
     assert done.message == "error: the new total must be above the command's own, 5, but got 5"
     study.set_user_attr(attributes.GOALS, {"n_trials": 5, "limit": 6})
-    done = report("mine", "--root", str(root), "--grow", "7")
+    done = studies("grow", "mine", "7", "--root", str(root))
     assert done.message == "error: mine goes through a list of 6 points: it cannot grow beyond"
 
 
-def test_a_search_that_is_over_is_shown_as_it_ended(report: Program, root: Path) -> None:
+def test_a_search_that_is_over_is_shown_as_it_ended(studies: Program, root: Path) -> None:
     study = optuna.load_study(study_name="mine", storage=open_storage(str(root / "mine" / "journal.log")))
     study.set_user_attr(attributes.GOALS, {"n_trials": 3, "max_failure_rate": 1.0})
-    done = report("mine", "--root", str(root), "--watch")
+    done = studies("watch", "mine", "--root", str(root))
     assert done.out.strip() == "3 trials finished; ended by its total"
     assert "never reports" not in done.err  # whether it prunes is not known here
 

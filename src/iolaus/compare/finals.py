@@ -151,7 +151,7 @@ def compare_finalists(
     if not able:
         raise InputError(
             f"none of the finalists came to a value with each of its seeds: their tracebacks are in {plan.folder}; to "
-            f"run them anew, delete {runs.study_name} with src/studies.py, and repeat the command"
+            f"run them again, use python src/studies.py delete {runs.study_name}, and repeat the command"
         )
     best = min(able, key=lambda row: sign * row["mean"])
     for row in rows:
@@ -193,8 +193,8 @@ def tested(plan: MultiSeedPlan, runs: Study, setting: Sequence[str], seeds: Sequ
     row = row_of(plan, runs, setting, seeds)
     if not row["values"]:
         raise InputError(
-            f"none of the winner's last runs came to a value: their tracebacks are in {plan.folder}; to run them anew, "
-            f"delete {runs.study_name} with src/studies.py, and repeat the command"
+            f"none of the winner's last runs came to a value: their tracebacks are in {plan.folder}; to run them "
+            f"again, use python src/studies.py delete {runs.study_name}, and repeat the command"
         )
     return {"test": row}
 

@@ -73,7 +73,7 @@ def write(stored: StoredStudy, path: Path) -> None:
         with atomic_write(path) as file:
             file.write(f"{json.dumps(plain, indent=1, allow_nan=False)}\n".encode())
     except OSError as error:
-        raise InputError(f"--json {path} cannot be written ({error.strerror}): name another file") from error
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another file") from error
 
 
 def _spent(snapshot: Snapshot) -> dict[str, Any]:

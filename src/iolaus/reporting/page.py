@@ -8,7 +8,6 @@ from optuna.trial import FrozenTrial
 
 from iolaus.compare import finals, variants
 from iolaus.reporting import markup, pictures
-from iolaus.reporting.charts import COLORS
 from iolaus.reporting.pictures import Picture
 from iolaus.reporting.snapshot import Snapshot
 from iolaus.search_space.keys import key_of
@@ -80,10 +79,9 @@ def _page(snapshot: Snapshot, folder: Path, drawn: Mapping[Picture, bytes]) -> I
 
 def _counts(snapshot: Snapshot) -> Iterator[str]:
     """Yield how many trials there are, what became of them, and when."""
-    trials, counts = snapshot.trials, snapshot.ends
-    ends = [f"{counts[end]} {end}" for end in (*COLORS, "waiting") if counts.get(end)]
-    yield f"<p>{len(trials)} trial{'' if len(trials) == 1 else 's'}{': ' if ends else ''}{', '.join(ends)}."
-    if counts.get(LOST) or counts.get(INTERRUPTED):
+    trials, ends = snapshot.trials, snapshot.ends_in_words
+    yield f"<p>{len(trials)} trial{'' if len(trials) == 1 else 's'}{': ' if ends else ''}{ends}."
+    if snapshot.ends.get(LOST) or snapshot.ends.get(INTERRUPTED):
         yield "Those that were lost or interrupted do not count."
     begun = [trial.datetime_start for trial in trials if trial.datetime_start]
     if begun:

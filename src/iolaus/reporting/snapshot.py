@@ -16,6 +16,9 @@ from iolaus.study import attributes
 from iolaus.study.tally import Tally
 from iolaus.study.trials import end_of, keeps_constraints, objectives, why_failed
 
+ENDS = ("complete", "pruned", attributes.FAILED, attributes.LOST, attributes.INTERRUPTED, "running", "waiting")
+"""What may have become of a trial, in the order in which it is told."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -82,6 +85,11 @@ class Snapshot:
     def ends(self) -> Mapping[str, int]:
         """The number of trials by what became of them."""
         return MappingProxyType(Counter(map(end_of, self.trials)))
+
+    @property
+    def ends_in_words(self) -> str:
+        """The same as in ``8 complete, 3 pruned``; empty without trials."""
+        return ", ".join(f"{self.ends[end]} {end}" for end in ENDS if self.ends.get(end))
 
     @cached_property
     def reasons(self) -> Sequence[str]:
