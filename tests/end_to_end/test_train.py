@@ -332,12 +332,12 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
 
 
 PEEK = """
-from iolaus import data, models, sources
+from iolaus.classifier import data, models
 
 class Model(models.MLP):
     def __init__(self, input_shape, num_classes, root, **keywords):
         super().__init__(input_shape, num_classes, **keywords)
-        data.load("digits", sources.Digits(), root, val_size=300).test
+        data.load("digits", data.Digits(), root, val_size=300).test
 
 def load(*arguments, **keywords):
     loaded = data.load(*arguments, **keywords)

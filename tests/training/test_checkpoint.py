@@ -88,7 +88,7 @@ def test_a_function_of_the_users_is_called_when_it_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
 ) -> None:
     (tmp_path / "my_nets.py").write_text(
-        "from iolaus.classifier.models.build import MLP\n\n\ndef small(input_shape, num_classes):\n"
+        "from iolaus.classifier.models import MLP\n\n\ndef small(input_shape, num_classes):\n"
         "    return MLP(input_shape, num_classes, [4])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -119,7 +119,7 @@ def test_damaged_missing_and_foreign_files_are_told_apart(tmp_path: Path, classi
 def test_a_class_that_has_changed_since_is_named(tmp_path: Path, classifier: checkpoint.Classifier) -> None:
     classifier.spec = {**SPEC, "hidden_sizes": [17]}
     checkpoint.save_model(tmp_path / "model.pt", classifier)
-    with pytest.raises(InputError, match=r"the weights in .* do not fit iolaus\.models\.CNN: its code has changed"):
+    with pytest.raises(InputError, match=r"the weights in .* do not fit iolaus\.classifier\.models\.CNN: its code"):
         checkpoint.load_model(tmp_path / "model.pt")
 
 
