@@ -284,6 +284,19 @@ def test_resuming_under_other_settings_is_refused(program: Program) -> None:
     assert "checkpoint.pt was made with other settings: epochs was 2, now 3" in again.message
 
 
+def test_resuming_a_run_of_an_earlier_version_is_one_clear_line(program: Program, tmp_path: Path) -> None:
+    made = {"model": {"_target_": "iolaus.models.CNN"}, "in_search": False}
+    checkpoint.save(
+        tmp_path / "checkpoint.pt", {"format": "iolaus-state-1", "state": {}, "settings": made, "run_id": None}
+    )
+    (tmp_path / ".hydra").mkdir()
+    overrides = ["data=digits", "tracking=none", "epochs=2", "model._target_=iolaus.models.CNN"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    done = program(f"resume={tmp_path}/checkpoint.pt")
+    assert done.code == 1
+    assert "checkpoint.pt was made by an earlier version of Iolaus: use that version, or train again" in done.message
+
+
 def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path, digits_root: Path) -> None:
     overrides = ["epochs=1000", "model.hidden_sizes=[2000,2000]", f"hydra.run.dir={tmp_path}/cut"]
     with started(tmp_path, digits_root, *overrides) as run:

@@ -3,7 +3,7 @@ import functools
 import os
 import pickle
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,21 @@ def test_damaged_missing_and_foreign_files_are_told_apart(tmp_path: Path, classi
         checkpoint.load_model(path)
     with pytest.raises(InputError, match=r"is not a checkpoint of Iolaus: give the path of a run's checkpoint.pt"):
         checkpoint.load_state(path)
+
+
+@pytest.mark.parametrize(("number", "age"), [(1, "an earlier"), (99, "a later")])
+@pytest.mark.parametrize(
+    ("name", "kind", "read"),
+    [("model.pt", "iolaus-model", checkpoint.load_model), ("checkpoint.pt", "iolaus-state", checkpoint.load_state)],
+)
+def test_a_file_of_another_version_says_so(
+    tmp_path: Path, name: str, kind: str, read: Callable[[Path], object], number: int, age: str
+) -> None:
+    checkpoint.save(tmp_path / name, {"format": f"{kind}-{number}", "model": {"_target_": "iolaus.models.CNN"}})
+    with pytest.raises(
+        InputError, match=rf"{name} was made by {age} version of Iolaus: use that version, or train again"
+    ):
+        read(tmp_path / name)
 
 
 def test_a_class_that_has_changed_since_is_named(tmp_path: Path, classifier: checkpoint.Classifier) -> None:
