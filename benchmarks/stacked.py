@@ -107,15 +107,15 @@ class Stacked:
         groups = [{"params": own, "lr": lr} for own, lr in zip(self.model.by_trial(), rates, strict=True)]
         self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == "cuda")
         self.precision = resolve_precision("auto", self.model)
-        self.recording: CapturedGraph | None = None
+        self.graph: CapturedGraph | None = None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from images (K, B, C, H, W) and labels (K, B); gives the losses (K,) of before."""
-        return (self.recording or self.learn)(images, labels)
+        return (self.graph or self.learn)(images, labels)
 
     def record(self, images: Tensor, labels: Tensor) -> None:
         """Have later steps replayed from a CUDA graph, the optimizer's kernels for each trial included."""
-        self.recording = CapturedGraph(self.learn, self.model.parameters(), images, labels)
+        self.graph = CapturedGraph(self.learn, self.model.parameters(), images, labels)
 
     def learn(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step that Python launches."""

@@ -480,6 +480,23 @@ def test_tracking_none_needs_no_mlflow(tmp_path: Path, digits_root: Path) -> Non
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["epoch=3"], ["model=cn"], ["epochs=0"]])
+def test_help_and_mistakes_import_neither_torch_nor_mlflow(arguments: list[str]) -> None:
+    code = f"""
+import sys, atexit
+def report():
+    heavy = sorted({{"torch", "mlflow", "torchvision", "sklearn", "matplotlib", "optuna"}} & set(sys.modules))
+    print("imported:", heavy)
+atexit.register(report)
+sys.argv = ["src/train.py", *{arguments!r}]
+import runpy
+runpy.run_path("src/train.py", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "imported: []" in done.stdout, done.stdout + done.stderr
+    assert (done.returncode == 0) == (arguments == ["--help"])
+
+
 @pytest.fixture(autouse=True)
 def no_config_left() -> None:
     HydraConfig.instance().cfg = None

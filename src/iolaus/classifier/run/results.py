@@ -69,9 +69,9 @@ def save(context: RunContext, data: Data, state: State, metrics: Metrics, test: 
     drawn = []
     counts = {"val": len(data.val.labels)} if "val/loss" in metrics else {}
     if test is not None:
-        from iolaus.classifier.run import figures  # matplotlib: the first batch need not wait for it
+        from iolaus.classifier.run import pictures  # matplotlib: the first batch need not wait for it
 
-        drawn = figures.of_run(context.output, data, state, *test)
+        drawn = pictures.of_run(context.output, data, state, *test)
         counts["test"] = len(test[1])
     iolaus.log_results(metrics)
     path = context.output / "metrics.json"
@@ -117,6 +117,6 @@ def conclude(cfg: DictConfig, context: RunContext, metrics: Metrics) -> float | 
         log.info("%s", context.recorded.compared(metrics))
     for name, value in excess(cfg, metrics).items():
         iolaus.constrain(name, value)
-    log.info("model, figures, metrics: %s", context.output)
+    log.info("model, pictures, metrics: %s", context.output)
     values = [metrics["test/accuracy"]] if cfg.train_on_val else [metrics[name] for name in objectives(cfg)]
     return values if len(values) > 1 else values[0]
