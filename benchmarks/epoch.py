@@ -22,8 +22,9 @@ from iolaus.classifier.data import dataset, sources
 from iolaus.classifier.data.batches import Shape
 from iolaus.classifier.models import mlp
 from iolaus.classifier.run.config import project_root
-from iolaus.classifier.training import device, loop
+from iolaus.classifier.training import loop
 from iolaus.classifier.training.step import TrainStep
+from iolaus.system import process
 
 
 def epoch_of(loader: loop.Loader, shape: Shape) -> Callable[[], float]:
@@ -43,7 +44,7 @@ def epoch_of(loader: loop.Loader, shape: Shape) -> Callable[[], float]:
 def main() -> None:
     """Measure and report."""
     options = arguments(__doc__, rounds=5)
-    device.keep_memory()  # as src/train.py does, for all of them
+    process.keep_memory()  # as src/train.py does, for all of them
     root = Path(os.environ.get("IOLAUS_DATA", project_root() / "data"))
     mnist = dataset.load("mnist", sources.Torchvision("MNIST"), root, batch_size=256, val_size=5000)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mnist.mean, mnist.std)])

@@ -27,9 +27,9 @@ from torch.utils.flop_counter import flop_registry
 
 from iolaus.classifier.models import cnn, mlp
 from iolaus.classifier.training import loop
-from iolaus.classifier.training.device import deterministic, keep_memory, place, resolve_precision
+from iolaus.classifier.training.device import deterministic, place, resolve_precision
 from iolaus.classifier.training.step import TrainStep
-from iolaus.system import machine
+from iolaus.system import machine, process
 
 FAMILIES: Mapping[str, Callable[[], nn.Module]] = {
     "MLP 384-128": lambda: mlp.MLP((1, 28, 28), 10, hidden_sizes=[384, 128]),
@@ -183,7 +183,7 @@ def main() -> None:
     options = options_of.parse_args()
     device = torch.device(options.device)
     deterministic(device)
-    keep_memory()
+    process.keep_memory()
     rows: Rows = [
         ("network", "batch", "precision", "threads", "ms a step", "GFLOP/s", "% of the peak", "% of the roofline")
     ]

@@ -60,14 +60,14 @@ def imports() -> None:
         "torch._dynamo",
         "mlflow",
         "mlflow.pytorch",
-        "iolaus.classifier.run.figures",
+        "iolaus.classifier.run.pictures",
         "iolaus.tracking.mlflow_tracker",
     ):
         start = time.perf_counter()
         __import__(module)
         spent[f"import {module}"] = time.perf_counter() - start
     from iolaus.classifier.data import dataset
-    from iolaus.classifier.run import figures
+    from iolaus.classifier.run import pictures
     from iolaus.classifier.training import checkpoint, loop
     from iolaus.system import provenance
     from iolaus.tracking import mlflow_tracker
@@ -84,7 +84,7 @@ def imports() -> None:
         ("MLflow: the model (torch.export)", run, "log_model"),
         ("checkpoint of each epoch", checkpoint, "save_state"),
         ("model.pt", checkpoint, "save_model"),
-        ("figures", figures, "of_run"),
+        ("pictures", pictures, "of_run"),
         ("git and versions", provenance, "tags"),
     ]:
         timed(cause, owner, name)

@@ -48,7 +48,7 @@ from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, random_split
 from torchvision import datasets, transforms
-from iolaus import models
+from iolaus.classifier import models
 
 ConfigStore.instance().store(group="hydra/sweeper", name="official", node=OptunaSweeperConf)  # ours has taken its name
 node = {"data": "", "model": "mlp", "sizes": "[384,128]", "epochs": 1, "num_workers": 0, "lr": 0.003}

@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from iolaus.classifier.data.batches import Batches, BatchOrder
 from iolaus.classifier.models import cnn, mlp
 from iolaus.classifier.training import loop
-from iolaus.classifier.training.device import autocast, deterministic, keep_memory, place, resolve_precision
+from iolaus.classifier.training.device import autocast, deterministic, place, resolve_precision
 from iolaus.classifier.training.step import CapturedGraph, TrainStep
-from iolaus.system import machine
+from iolaus.system import machine, process
 
 IMAGES, EPOCHS = 55_000, 5
 together: Barrier
@@ -107,15 +107,15 @@ class Stacked:
         groups = [{"params": own, "lr": lr} for own, lr in zip(self.model.by_trial(), rates, strict=True)]
         self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == "cuda")
         self.precision = resolve_precision("auto", self.model)
-        self.recording: CapturedGraph | None = None
+        self.graph: CapturedGraph | None = None
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from images (K, B, C, H, W) and labels (K, B); gives the losses (K,) of before."""
-        return (self.recording or self.learn)(images, labels)
+        return (self.graph or self.learn)(images, labels)
 
     def record(self, images: Tensor, labels: Tensor) -> None:
         """Have later steps replayed from a CUDA graph, the optimizer's kernels for each trial included."""
-        self.recording = CapturedGraph(self.learn, self.model.parameters(), images, labels)
+        self.graph = CapturedGraph(self.learn, self.model.parameters(), images, labels)
 
     def learn(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step that Python launches."""
@@ -193,7 +193,7 @@ def alone_s(family: str, batch_size: int, count: int, device: torch.device) -> f
     """Seconds of a step of one network, with one thread."""
     torch.set_num_threads(1)
     deterministic(device)
-    keep_memory()
+    process.keep_memory()
     network = place(networks(family, 1)[0], device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.003, fused=True)
     step = TrainStep(network, optimizer, precision=resolve_precision("auto", network))
@@ -227,7 +227,7 @@ def main() -> None:
     options = options_of.parse_args()
     device = torch.device(options.device)
     deterministic(device)
-    keep_memory()
+    process.keep_memory()
     heading = (*(f"{count} workers" for count in options.workers), *(f"K = {size}" for size in options.stacks))
     rows: Rows = [("trials an hour", "batch", *heading)]
     figures: dict[str, object] = {}

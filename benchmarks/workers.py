@@ -24,7 +24,7 @@ from iolaus.system import machine
 
 TRAINING = """
 import time, torch
-from iolaus import models
+from iolaus.classifier import models
 torch.manual_seed(0)
 model = models.MLP((1, 28, 28), 10, hidden_sizes=[384, 128])
 optimizer = torch.optim.Adam(model.parameters(), fused=True)

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from iolaus.classifier.models import build
-    from iolaus.classifier.run import figures, inputs
+    from iolaus.classifier.run import inputs, pictures
 
     data = instantiate(cfg.data)
     torch.manual_seed(cfg.seed)
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     loader = data.loader("train", augment=instantiate(cfg.augment))
     log.info("%s", inputs.describe(data, loader, model))
     output = Path(HydraConfig.get().runtime.output_dir)
-    log.info("picture: %s", figures.save(inputs.before_and_after(data, loader, model), output / "inputs.png"))
+    log.info("picture: %s", pictures.save(inputs.before_and_after(data, loader, model), output / "inputs.png"))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from iolaus.classifier.run import figures
+    from iolaus.classifier.run import pictures
     from iolaus.classifier.run.predictor import Predictor, champion, newest_model
 
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.project_root()}/mlflow.db")
@@ -55,10 +55,10 @@ def main() -> None:
     for path, name, prob in predictions:
         print(f"{path}\t{name}\t{prob:.1%}")
     if predictions.paths:
-        captions = [f"{name}  {prob:.0%}\n{figures.short(Path(path).name, 16)}" for path, name, prob in predictions]
+        captions = [f"{name}  {prob:.0%}\n{pictures.short(Path(path).name, 16)}" for path, name, prob in predictions]
         title = f"as the model saw them ({model})"
         try:
-            figures.save(figures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)
+            pictures.save(pictures.sample_grid(predictions.pixels, captions, title=title), arguments.sheet)
         except OSError as error:
             raise InputError(f"the contact sheet cannot be written ({error}): name another with --sheet") from error
         print(f"contact sheet: {arguments.sheet}", file=sys.stderr)

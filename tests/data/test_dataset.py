@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_key(
     def refuse(*args: object, **keywords: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(cache, "replaced", refuse)
+    monkeypatch.setattr(cache, "atomic_write", refuse)
 
     with pytest.raises(InputError, match=r"cannot be written \(Permission denied\): choose another .* data\.root"):
         small(tmp_path)

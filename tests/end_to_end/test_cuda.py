@@ -71,7 +71,7 @@ def test_replayed_steps_are_bitwise_those_that_python_launches(digits: dataset.D
         model.train()
         torch.manual_seed(3)
         losses = [step(*batch) for _ in range(3) for batch in digits.loader("train", device=CUDA)]
-        assert sum(recording is not None for recording in step.recordings.values()) == (2 if capture else 0)
+        assert sum(graph is not None for graph in step.graphs.values()) == (2 if capture else 0)
         runs.append((torch.stack(losses), copy.deepcopy(model.state_dict())))
     assert torch.equal(runs[0][0], runs[1][0])
     assert all(torch.equal(runs[0][1][name], tensor) for name, tensor in runs[1][1].items())

@@ -284,6 +284,19 @@ def test_resuming_under_other_settings_is_refused(program: Program) -> None:
     assert "checkpoint.pt was made with other settings: epochs was 2, now 3" in again.message
 
 
+def test_resuming_a_run_of_an_earlier_version_is_one_clear_line(program: Program, tmp_path: Path) -> None:
+    made = {"model": {"_target_": "iolaus.models.CNN"}, "in_search": False}
+    checkpoint.save(
+        tmp_path / "checkpoint.pt", {"format": "iolaus-state-1", "state": {}, "settings": made, "run_id": None}
+    )
+    (tmp_path / ".hydra").mkdir()
+    overrides = ["data=digits", "tracking=none", "epochs=2", "model._target_=iolaus.models.CNN"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    done = program(f"resume={tmp_path}/checkpoint.pt")
+    assert done.code == 1
+    assert "checkpoint.pt was made by an earlier version of Iolaus: use that version, or train again" in done.message
+
+
 def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path, digits_root: Path) -> None:
     overrides = ["epochs=1000", "model.hidden_sizes=[2000,2000]", f"hydra.run.dir={tmp_path}/cut"]
     with started(tmp_path, digits_root, *overrides) as run:
@@ -332,12 +345,12 @@ def test_the_first_search_runs_its_trials_and_none_reads_test(program: Program) 
 
 
 PEEK = """
-from iolaus import data, models, sources
+from iolaus.classifier import data, models
 
 class Model(models.MLP):
     def __init__(self, input_shape, num_classes, root, **keywords):
         super().__init__(input_shape, num_classes, **keywords)
-        data.load("digits", sources.Digits(), root, val_size=300).test
+        data.load("digits", data.Digits(), root, val_size=300).test
 
 def load(*arguments, **keywords):
     loaded = data.load(*arguments, **keywords)
@@ -465,6 +478,23 @@ def test_tracking_none_needs_no_mlflow(tmp_path: Path, digits_root: Path) -> Non
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["epoch=3"], ["model=cn"], ["epochs=0"]])
+def test_help_and_mistakes_import_neither_torch_nor_mlflow(arguments: list[str]) -> None:
+    code = f"""
+import sys, atexit
+def report():
+    heavy = sorted({{"torch", "mlflow", "torchvision", "sklearn", "matplotlib", "optuna"}} & set(sys.modules))
+    print("imported:", heavy)
+atexit.register(report)
+sys.argv = ["src/train.py", *{arguments!r}]
+import runpy
+runpy.run_path("src/train.py", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "imported: []" in done.stdout, done.stdout + done.stderr
+    assert (done.returncode == 0) == (arguments == ["--help"])
 
 
 @pytest.fixture(autouse=True)

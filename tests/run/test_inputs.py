@@ -13,7 +13,7 @@ from iolaus.classifier.data.augment import Affine
 from iolaus.classifier.data.sources import Arrays
 from iolaus.classifier.models.cnn import CNN
 from iolaus.classifier.models.mlp import MLP
-from iolaus.classifier.run import figures, inputs
+from iolaus.classifier.run import inputs, pictures
 
 
 class Colours:
@@ -159,13 +159,13 @@ Drawn = tuple[Tensor, list[str], str]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
     """What each picture was drawn from: images, captions and title."""
     calls: list[Drawn] = []
-    draw = figures.sample_grid
+    draw = pictures.sample_grid
 
     def record(images: Tensor, captions: list[str], columns: int = 10, title: str = "") -> Image.Image:
         calls.append((images, captions, title))
         return draw(images, captions, columns, title)
 
-    monkeypatch.setattr(figures, "sample_grid", record)
+    monkeypatch.setattr(pictures, "sample_grid", record)
     return calls
 
 
@@ -208,7 +208,7 @@ def test_the_title_says_what_was_undone(digits: dataset.Data, drawn: list[Drawn]
 def test_before_and_after_can_be_saved(digits: dataset.Data, tmp_path: Path) -> None:
     picture = inputs.before_and_after(digits, digits.loader("train"), mlp(digits))
 
-    assert figures.save(picture, tmp_path / "inputs.png").stat().st_size > 1000
+    assert pictures.save(picture, tmp_path / "inputs.png").stat().st_size > 1000
 
 
 def test_the_program_describes_the_data_and_draws_them(program: Program, digits: dataset.Data) -> None:

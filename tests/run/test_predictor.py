@@ -110,6 +110,13 @@ def test_a_pickle_as_model_is_one_clear_line(tmp_path: Path, program: Program) -
     assert "pickled objects, which could run code" in done.message
 
 
+def test_a_model_of_an_earlier_version_is_one_clear_line(tmp_path: Path, program: Program) -> None:
+    checkpoint.save(tmp_path / "model.pt", {"format": "iolaus-model-1", "model": {"_target_": "iolaus.models.CNN"}})
+    done = program("x.png", "--model", str(tmp_path), entry="predict", defaults=False)
+    assert done.code == 1
+    assert f"{tmp_path}/model.pt was made by an earlier version of Iolaus: use that version, or" in done.message
+
+
 def test_a_runs_folder_stands_for_its_model(model_file: Path) -> None:
     assert predictor.Predictor.load(model_file.parent).classes == [str(digit) for digit in range(10)]
 

@@ -160,6 +160,34 @@ def test_code_that_a_run_names_is_called_only_if_it_is_repeated(home: Path) -> N
     assert reproduce.expand(["model=cnn"]) == ["model=cnn"]
 
 
+def test_a_run_of_an_earlier_version_that_names_its_code_is_one_clear_line(home: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    tags = {"overrides": "model=mlp model._target_=iolaus.models.MLP", "resolved.device": "cpu"}
+    with mlflow.start_run(tags=tags) as run:
+        pass
+    argv = [f"from_run={run.info.run_id}", f"root={home}"]
+    with pytest.raises(
+        InputError, match=r"was made by an earlier version of Iolaus, .* \(model\._target_=iolaus\.models\.MLP\): use"
+    ):
+        reproduce.expand(argv)
+    today = "model._target_=iolaus.classifier.models.MLP"
+    assert reproduce.expand([*argv, today]) == ["model=mlp", "device=cpu", *argv, today]
+
+
+def test_a_trial_of_an_earlier_version_is_repeated_and_its_other_names_are_said(
+    program: Program, tmp_path: Path, digits_root: Path
+) -> None:
+    program(
+        "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "epochs=1",
+        "hydra.sweeper.study_name=s", f"hydra.sweep.dir={tmp_path}/multirun/s", "hydra.sweeper.report=false",
+    )  # fmt: skip
+    record = tmp_path / "multirun" / "s" / "0" / provenance.RECORD
+    record.write_text(record.read_text().replace("iolaus.classifier.", "iolaus."))
+    said = again(program, tmp_path, digits_root, "from_trial=s/0")
+    assert "not as in from_trial=s/0: data._target_ was iolaus.data.load, now iolaus.classifier.data.load" in said
+    assert "bitwise the same as from_trial=s/0" in said
+
+
 def test_a_recorded_run_cannot_say_where_code_lies_nor_where_things_are_kept(home: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
     overrides = (

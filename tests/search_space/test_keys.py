@@ -2,7 +2,7 @@
 
 import pytest
 
-from iolaus.search_space.keys import bare_key, key_element, key_of
+from iolaus.search_space.keys import bare_key, flatten, key_element, key_of
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,7 @@ def test_a_key_is_what_an_override_or_a_parameter_addresses(text: str, key: str)
 def test_a_key_element_is_what_the_override_of_a_parameter_begins_with() -> None:
     assert key_element("+db@src when optimizer=sgd") == "+db@src"
     assert key_element("~layers.conv2") == "~layers.conv2"
+
+
+def test_flatten_joins_keys_with_dots_and_keeps_lists_whole() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [1, 2], "e": {}}

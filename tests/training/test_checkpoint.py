@@ -3,7 +3,7 @@ import functools
 import os
 import pickle
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,7 @@ def test_a_function_of_the_users_is_called_when_it_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
 ) -> None:
     (tmp_path / "my_nets.py").write_text(
-        "from iolaus.classifier.models.build import MLP\n\n\ndef small(input_shape, num_classes):\n"
+        "from iolaus.classifier.models import MLP\n\n\ndef small(input_shape, num_classes):\n"
         "    return MLP(input_shape, num_classes, [4])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -116,10 +116,25 @@ def test_damaged_missing_and_foreign_files_are_told_apart(tmp_path: Path, classi
         checkpoint.load_state(path)
 
 
+@pytest.mark.parametrize(("number", "age"), [(1, "an earlier"), (99, "a later")])
+@pytest.mark.parametrize(
+    ("name", "kind", "read"),
+    [("model.pt", "iolaus-model", checkpoint.load_model), ("checkpoint.pt", "iolaus-state", checkpoint.load_state)],
+)
+def test_a_file_of_another_version_says_so(
+    tmp_path: Path, name: str, kind: str, read: Callable[[Path], object], number: int, age: str
+) -> None:
+    checkpoint.save(tmp_path / name, {"format": f"{kind}-{number}", "model": {"_target_": "iolaus.models.CNN"}})
+    with pytest.raises(
+        InputError, match=rf"{name} was made by {age} version of Iolaus: use that version, or train again"
+    ):
+        read(tmp_path / name)
+
+
 def test_a_class_that_has_changed_since_is_named(tmp_path: Path, classifier: checkpoint.Classifier) -> None:
     classifier.spec = {**SPEC, "hidden_sizes": [17]}
     checkpoint.save_model(tmp_path / "model.pt", classifier)
-    with pytest.raises(InputError, match=r"the weights in .* do not fit iolaus\.models\.CNN: its code has changed"):
+    with pytest.raises(InputError, match=r"the weights in .* do not fit iolaus\.classifier\.models\.CNN: its code"):
         checkpoint.load_model(tmp_path / "model.pt")
 
 

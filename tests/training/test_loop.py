@@ -1,8 +1,6 @@
 import copy
 import functools
 import math
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -260,39 +258,12 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         device.resolve_device("cuda")
 
 
-STEPS = """
-import resource, torch
-from iolaus import hardware
-{first}
-step = lambda: [torch.ones(2**20) for _ in range(8)]
-step(), step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10): step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_memory_is_kept_from_step_to_step() -> None:
-    def faults(first: str, **environment: str) -> int:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-        command = [sys.executable, "-c", STEPS.format(first=first)]
-        path = os.pathsep.join(sys.path)
-        return int(subprocess.check_output(command, env={**inherited, "PYTHONPATH": path, **environment}))
-
-    keep = "hardware.keep_memory()"
-    assert faults(keep) < 100 < faults("")
-    assert faults(keep, MALLOC_TRIM_THRESHOLD_="131072") > 100  # what the environment asks for stands
-
-
 def test_convolutions_are_placed_channels_last() -> None:
     model = device.place(CNN((3, 8, 8), 10), torch.device("cpu"))
     assert next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_engine_knows_nothing_of_hydra_optuna_and_mlflow() -> None:
-    import subprocess
-    import sys
 
     imported = "sorted({'hydra', 'omegaconf', 'optuna', 'mlflow'} & set(sys.modules))"
     code = f"import sys, iolaus.classifier.training.loop; print({imported})"

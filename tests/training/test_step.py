@@ -1,4 +1,4 @@
-"""A step; a CUDA graph is played by one that learns anew from what it is given."""
+"""A step; a function that learns anew from what it is given stands for the CUDA graph."""
 
 import copy
 import weakref
@@ -30,13 +30,13 @@ class Replayed:
         return self.function(*self.inputs)
 
 
-def unrecordable(*_: object) -> None:
+def uncapturable(*_: object) -> None:
     raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
-def recording(model: nn.Module, monkeypatch: pytest.MonkeyPatch, by: Callable[..., object]) -> TrainStep:
+def capturing(model: nn.Module, monkeypatch: pytest.MonkeyPatch, by: Callable[..., object]) -> TrainStep:
     """A step that takes the CPU for a CUDA device."""
-    monkeypatch.setattr(step, "Recording", by)
+    monkeypatch.setattr(step, "CapturedGraph", by)
     taken = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), label_smoothing=0.1)
     taken.captures = True
     return taken
@@ -63,11 +63,11 @@ def test_nothing_is_captured_on_the_cpu() -> None:
     assert not TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1)).captures
 
 
-def test_each_shape_is_recorded_once_at_its_second_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_shape_is_captured_once_at_its_second_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = cnn.CNN((1, 8, 8), 10, channels=[4], hidden_sizes=[])
     eager = copy.deepcopy(model)
     monkeypatch.setattr(Replayed, "made", 0)
-    taken = recording(model, monkeypatch, Replayed)
+    taken = capturing(model, monkeypatch, Replayed)
     plain = TrainStep(eager, torch.optim.SGD(eager.parameters(), lr=0.1), label_smoothing=0.1)
     counts = []
     for images, labels in batches(8, 8, 8, 3, 8, 3, 3):
@@ -77,11 +77,11 @@ def test_each_shape_is_recorded_once_at_its_second_batch(monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), eager.parameters(), strict=True))
 
 
-def test_a_network_that_cannot_be_recorded_learns_all_the_same(
+def test_a_network_that_cannot_be_captured_learns_all_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = mlp.MLP((1, 8, 8), 10, [16])
-    taken = recording(model, monkeypatch, unrecordable)
+    taken = capturing(model, monkeypatch, uncapturable)
     with caplog.at_level("INFO"):
         losses = [taken(*batch)[0].item() for batch in batches(8, 8, 8) for _ in range(9)]
     assert losses[-1] < losses[0]
@@ -110,7 +110,7 @@ def test_what_a_capture_that_fails_has_computed_is_gone_before_the_step_is_taken
             return hidden
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Fails())
-    taken = recording(model, monkeypatch, lambda function, _, *inputs: function(*inputs))
+    taken = capturing(model, monkeypatch, lambda function, _, *inputs: function(*inputs))
     for batch in batches(8, 8):
         taken(*batch)
     assert model[2].calls == 3

@@ -10,7 +10,7 @@ from iolaus.compare import finals, variants
 from iolaus.compare.statistics import format_value
 from iolaus.errors import printable, redact_urls
 from iolaus.reporting.snapshot import Snapshot
-from iolaus.search_space.keys import start_of
+from iolaus.search_space.keys import key_element
 from iolaus.study.attributes import ENDED, FOLDER, GOALS
 from iolaus.study.catalog import StoredStudy, goals_of
 from iolaus.study.queue import ENDS, TrialQueue
@@ -89,7 +89,7 @@ def _best(snapshot: Snapshot, folder: Path | None) -> Iterator[str]:
         yield f"{len(best)} trials that no other beats in all objectives"
     for trial in best[:SHOWN]:
         yield f"trial {trial.number}: {_values(snapshot, trial)}"
-        yield from (f"  {start_of(name)}={_plain(value)}" for name, value in trial.params.items())
+        yield from (f"  {key_element(name)}={_plain(value)}" for name, value in trial.params.items())
         if folder is not None and FOLDER in trial.user_attrs:
             yield f"  in {folder / trial.user_attrs[FOLDER]}"
     if len(best) > SHOWN:

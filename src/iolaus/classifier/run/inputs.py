@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from iolaus.classifier.data.batches import Batches
 from iolaus.classifier.data.dataset import Data
-from iolaus.classifier.run import figures
+from iolaus.classifier.run import pictures
 from iolaus.classifier.training.loop import Loader
 
 
@@ -79,7 +79,7 @@ def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 
     raw: Tensor = data.train.images[:count].float() / 255
     captions = [data.classes[label] for label in [*data.train.labels[:count].tolist(), *labels.tolist()]]
     undone = "flattening and normalisation" if flattens(model) else "normalisation"
-    return figures.sample_grid(
+    return pictures.sample_grid(
         torch.cat([raw, recovered]),
         [name[:12] for name in captions],
         title=f"{data.name}: first {len(raw)} raw, then {len(recovered)} from the training loader with {undone} undone",

@@ -5,6 +5,7 @@ Its overrides are put on the command line before Hydra composes; what may differ
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from iolaus.search_space.keys import bare_key
 from iolaus.system.provenance import RECORD, find_record
 
 KEYS = ("from_run", "from_trial")
+EARLIER = re.compile(r"\biolaus\.(?!classifier\b)")
+"""Code of a run as versions named it that had no package ``iolaus.classifier``."""
 PINNED = {"device": "resolved.device", "precision": "resolved.precision", "threads": "resolved.threads"}
 """Keys that ``auto`` may decide otherwise elsewhere, and the tags that say what it had decided."""
 CHECKED = ("data_digest", "mlflow.source.git.commit", "git_dirty", "machine", *PINNED.values())
@@ -113,6 +116,11 @@ def expand(argv: Sequence[str]) -> list[str]:
     kept = [override for override in command_line.harmless(recorded.overrides) if bare_key(override) not in PINNED]
     expanded = [override for override in (*kept, *pinned) if not _replaced(bare_key(override), given)]
     code = [override for override in expanded if "_target_" in override]
+    if earlier := [override for override in code if EARLIER.search(override)]:
+        raise InputError(
+            f"{origins[0]} was made by an earlier version of Iolaus, with other names ({shlex.join(earlier)}): use "
+            "that version, or repeat these beside it with the names of today"
+        )
     if code:
         raise InputError(f"{origins[0]} names code to be called, which must be repeated beside it: {shlex.join(code)}")
     return [*expanded, *argv]

@@ -21,8 +21,12 @@ from iolaus.classifier.training.loop import State
 from iolaus.errors import InputError
 from iolaus.system.files import atomic_write
 
-STATE_FORMAT = "iolaus-state-1"
-MODEL_FORMAT = "iolaus-model-1"
+STATE_FORMAT = "iolaus-state-2"
+"""Kept in a ``checkpoint.pt``; its number changes when this version can no longer read those of before."""
+MODEL_FORMAT = "iolaus-model-2"
+"""The same of a ``model.pt``."""
+NAMES = {STATE_FORMAT: ("checkpoint", "checkpoint.pt"), MODEL_FORMAT: ("model", "model.pt")}
+"""The kind of file and its name, by format."""
 
 
 @dataclass
@@ -71,9 +75,8 @@ def load(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         InputError: for a file that is missing, damaged, of another kind, or holds more than tensors and plain values.
     """
-    what, name = {STATE_FORMAT: ("checkpoint", "checkpoint.pt"), MODEL_FORMAT: ("model", "model.pt")}[kind]
     if not path.is_file():
-        raise InputError(f"{path} is not a file: give the path of a run's {name}")
+        raise InputError(f"{path} is not a file: give the path of a run's {NAMES[kind][1]}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
@@ -87,9 +90,19 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged ({str(error).splitlines()[0]}): take another copy or train again"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != kind:
-        raise InputError(f"{path} is not a {what} of Iolaus: give the path of a run's {name}")
-    return content
+    _check_format(str(content.get("format")) if isinstance(content, dict) else "", kind, path)
+    return dict(content)
+
+
+def _check_format(found: str, kind: str, path: Path) -> None:
+    if found == kind:
+        return
+    what, name = NAMES[kind]
+    (family, _, number), (expected, _, current) = found.rpartition("-"), kind.rpartition("-")
+    if family == expected and number.isdecimal():
+        age = "an earlier" if int(number) < int(current) else "a later"
+        raise InputError(f"{path} was made by {age} version of Iolaus: use that version, or train again")
+    raise InputError(f"{path} is not a {what} of Iolaus: give the path of a run's {name}")
 
 
 def save_state(path: Path, state: State, settings: dict[str, Any], run_id: str | None) -> None:

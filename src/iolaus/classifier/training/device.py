@@ -1,21 +1,28 @@
 """Where a model computes, how precisely, and with how many threads."""
 
-import ctypes
 import os
 
 import torch
 from torch import nn
 
 from iolaus.errors import InputError
+from iolaus.system import process
 
-TUNES_MALLOC = {
-    "MALLOC_TRIM_THRESHOLD_",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_MMAP_MAX_",
-    "MALLOC_TOP_PAD_",
-    "GLIBC_TUNABLES",
-}
-"""Variables by which glibc is told otherwise."""
+
+def prepare_device(device: str, threads: int | str) -> tuple[torch.device, int]:
+    """Ready this process for a run, and return its device and its number of threads.
+
+    Args:
+        device: As for `resolve_device`.
+        threads: As for `set_threads`.
+
+    Raises:
+        InputError: for a device that this machine or this build of PyTorch does not have.
+    """
+    chosen = resolve_device(device)
+    deterministic(chosen)
+    process.keep_memory()
+    return chosen, set_threads(threads)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -61,18 +68,6 @@ def set_threads(threads: int | str) -> int:
     if threads != "auto":
         torch.set_num_threads(int(threads))
     return torch.get_num_threads()
-
-
-def keep_memory() -> None:
-    """Have glibc keep what is freed for the next step, instead of handing it back to the system and asking anew.
-
-    Each fresh page costs a fault: docs/performance.md. Where the environment tunes malloc itself, and with other C
-    libraries, nothing is changed.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and not TUNES_MALLOC & set(os.environ):
-        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: the largest that glibc takes; malloc.h names the numbers
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def deterministic(device: torch.device) -> None:

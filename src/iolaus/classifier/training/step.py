@@ -1,4 +1,4 @@
-"""A step of training; on a CUDA device its forward and backward pass are replayed from a graph."""
+"""A training step; on a CUDA device its forward and backward pass are replayed from a graph."""
 
 import functools
 import logging
@@ -14,23 +14,23 @@ from iolaus.errors import InputError
 
 log = logging.getLogger(__name__)
 CAPTURABLE = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "iolaus.classifier.models.")
-"""Where modules decide nothing in Python that may differ from batch to batch; torchvision.transforms do."""
+"""Packages whose modules decide nothing in Python that may differ between batches, as torchvision.transforms do."""
 
 
 class TrainStep:
-    """Learns from a batch.
+    """A training step on a batch.
 
-    A GPU is done with the kernels of a small network long before Python has launched them. So on a CUDA device the
-    forward and the backward pass are captured as a graph, which is launched at once: at the second batch of each shape,
-    as the first lets the libraries settle. What Python decides while a graph is captured stays decided, so a model is
-    captured only if nothing in it is `uncapturable`.
+    A GPU finishes the kernels of a small network long before Python has launched them. So on a CUDA device the forward
+    and the backward pass are captured as a graph, which is launched at once. This happens at the second batch of each
+    shape, since libraries are loaded and tuned during the first. Decisions that Python makes during the capture stay
+    fixed, so a model is captured only if nothing in it is `uncapturable`.
 
     Args:
         model: Takes normalised images (B, C, H, W), gives logits (B, K).
         optimizer: Over the model's parameters.
         precision: ``fp32`` or ``bf16`` (autocast).
         label_smoothing: Share of each target that is spread over all classes, in [0, 1).
-        capture: Whether graphs are used where they can be.
+        capture: Use graphs where they can be used.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TrainStep:
         label_smoothing: float = 0.0,
         capture: bool = True,
     ) -> None:
-        """Keep what learns, and how."""
+        """Store the arguments, and decide on capturing."""
         self.model, self.optimizer = model, optimizer
         self.precision, self.label_smoothing = precision, label_smoothing
         self.parameters = list(model.parameters())
@@ -51,24 +51,24 @@ class TrainStep:
         if self.captures and (names := uncapturable(model)):
             self.captures = False
             log.info("slower than it could be: README on capturable = True says what %s may need", " and ".join(names))
-        self.recordings: dict[torch.Size, CapturedGraph | None] = {}
-        """By the shape of a batch; None for one that was seen once."""
+        self.graphs: dict[torch.Size, CapturedGraph | None] = {}
+        """The graph for each shape of a batch; None for a shape seen once."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step.
 
         Returns:
-            The loss and the number of correct predictions of before it, float32 (2,), on the model's device.
+            The loss and the number of correct predictions, both before the step: float32 (2,), on the model's device.
 
         Raises:
-            InputError: for a model that cannot learn from one image alone, if it is given one.
+            InputError: for a batch of one image, if the model cannot learn from one alone.
         """
-        of_step = self._replay(images, labels) if self.captures else self._learn(images, labels)
+        loss_and_correct = self._replay(images, labels) if self.captures else self._learn(images, labels)
         self.optimizer.step()
-        return of_step
+        return loss_and_correct
 
     def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Leave the gradients in the parameters."""
+        """Leave the gradients in the parameters, and return the loss and the number of correct predictions."""
         self.model.zero_grad()
         try:
             with autocast(images.device, self.precision):
@@ -84,69 +84,69 @@ class TrainStep:
         return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum().float()])
 
     def _replay(self, images: Tensor, labels: Tensor) -> Tensor:
-        if images.shape not in self.recordings:
-            self.recordings[images.shape] = None
+        if images.shape not in self.graphs:
+            self.graphs[images.shape] = None
             return self._learn(images, labels)
-        recording = self.recordings[images.shape]
-        if recording is None:
+        graph = self.graphs[images.shape]
+        if graph is None:
             try:
-                recording = self.recordings[images.shape] = CapturedGraph(self._learn, self.parameters, images, labels)
+                graph = self.graphs[images.shape] = CapturedGraph(self._learn, self.parameters, images, labels)
             except RuntimeError as error:  # it asks for a value of the GPU, for example
                 log.info("slower: no CUDA graph can be made of this model (%s)", str(error).partition("\n")[0])
                 self.captures = False
-                self.recordings.clear()  # they hold memory
-        # not within "except": the error holds what was captured, whose gradients would go astray
-        return recording(images, labels) if recording is not None else self._learn(images, labels)
+                self.graphs.clear()  # they hold memory
+        # not within "except": the error refers to the captured tensors, whose gradients would be added to
+        return graph(images, labels) if graph is not None else self._learn(images, labels)
 
 
 class CapturedGraph:
-    """A CUDA graph of what a function of tensors does, the gradients that it leaves in parameters included.
+    """A CUDA graph of a function of tensors, including the gradients that the function leaves in parameters.
 
-    ``torch.cuda.make_graphed_callables`` would do it for a module, but its warm-up changes the running statistics of
-    batch norm and draws random numbers, so that a run would not be the same as without it.
+    ``torch.cuda.make_graphed_callables`` does this for a module, but its warm-up changes the running statistics of
+    batch norm and draws random numbers, so that a run would differ from one without it.
 
     Args:
-        function: Gives a tensor; called once before, so that the libraries have settled.
-        parameters: Whose gradients it leaves.
-        inputs: Examples of what it takes.
+        function: Returns a tensor; it must have been called once before, so that its libraries are loaded and tuned.
+        parameters: The parameters in which it leaves gradients.
+        inputs: Examples of its arguments.
     """
 
     def __init__(self, function: Callable[..., Tensor], parameters: Iterable[nn.Parameter], *inputs: Tensor) -> None:
-        """Capture, without computing anything yet; if that fails, stream and random generator are put back."""
+        """Capture without computing anything yet; if that fails, restore the stream and the random generator."""
         self.inputs, self.parameters = [tensor.clone() for tensor in inputs], list(parameters)
         self.graph = torch.cuda.CUDAGraph()
         device = self.inputs[0].device
         generator = torch.cuda.default_generators[device.index]
         before = generator.clone_state()
         here = torch.cuda.stream(torch.cuda.current_stream())
-        # "thread_local": others may go on using the GPU meanwhile
+        # "thread_local": other threads may use the GPU meanwhile
         capture = torch.cuda.graph(self.graph, stream=_stream(device), capture_error_mode="thread_local")
         try:
             with here, capture:
                 self.output = function(*self.inputs)
-        except BaseException:  # PyTorch 2.11 would take all that is drawn from now on for captured
+        except BaseException:  # PyTorch 2.11 would treat all further random numbers as captured
             generator.graphsafe_set_state(before)
             raise
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """What the function gives, for inputs of the same shapes."""
+        """Return what the function returns for inputs of the same shapes."""
         for kept, given in zip(self.inputs, inputs, strict=True):
             kept.copy_(given)
         self.graph.replay()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient  # of several recordings each has its own
+            parameter.grad = gradient  # each graph has gradients of its own
         return self.output.clone()
 
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where graphs are captured: PyTorch's own default is of the GPU that was the first."""
+    """Return the stream on which graphs are captured; PyTorch's default belongs to the first GPU that was used."""
     return torch.cuda.Stream(device)
 
 
 def uncapturable(model: nn.Module) -> list[str]:
-    """Classes whose modules are not of `CAPTURABLE` and do not say ``capturable = True``, or have hooks of others."""
+    """Return the classes of modules that are not of `CAPTURABLE` and lack ``capturable = True``, or that have hooks."""
     return sorted(
         {
             type(module).__name__

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw
 
 from iolaus.classifier.data.dataset import Data
-from iolaus.classifier.run import figures
+from iolaus.classifier.run import pictures
 from iolaus.classifier.training import loop, metrics
 
 CLASSES = ["cat", "dog", "axolotl"]
@@ -18,10 +18,10 @@ HISTORY = [
     for epoch in (1, 2, 3)
 ]
 PICTURES: dict[str, Callable[[], Image.Image]] = {
-    "sample_grid": lambda: figures.sample_grid(IMAGES.float() / 255, CLASSES + CLASSES + ["x"], title="seven"),
-    "curves": lambda: figures.curves(HISTORY, best_epoch=2),
-    "confusion": lambda: figures.confusion(LOGITS, LABELS, CLASSES),
-    "mistakes": lambda: figures.mistakes(LOGITS, LABELS, IMAGES, CLASSES),
+    "sample_grid": lambda: pictures.sample_grid(IMAGES.float() / 255, CLASSES + CLASSES + ["x"], title="seven"),
+    "curves": lambda: pictures.curves(HISTORY, best_epoch=2),
+    "confusion": lambda: pictures.confusion(LOGITS, LABELS, CLASSES),
+    "mistakes": lambda: pictures.mistakes(LOGITS, LABELS, IMAGES, CLASSES),
 }
 
 
@@ -50,7 +50,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_picture_can_be_saved_and_is_not_empty(name: str, tmp_path: Path) -> None:
     picture = PICTURES[name]()
-    path = figures.save(picture, tmp_path / f"{name}.png")
+    path = pictures.save(picture, tmp_path / f"{name}.png")
     with Image.open(path) as again:
         assert again.size == picture.size
         assert len(again.convert("L").getcolors() or []) > 5
@@ -60,7 +60,7 @@ def test_no_picture_touches_matplotlibs_global_state() -> None:
     import subprocess
     import sys
 
-    code = "import sys, iolaus.classifier.run.figures; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, iolaus.classifier.run.pictures; print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -69,10 +69,10 @@ def test_a_grid_shows_each_image_over_its_caption(written: dict[str, tuple[float
     for i in range(5):
         images[i] = i / 4
     captions = [f"number {i}" for i in range(5)]
-    picture = figures.sample_grid(images, captions, columns=4, title="five")
+    picture = pictures.sample_grid(images, captions, columns=4, title="five")
     for i, caption in enumerate(captions):
         x, y = written[caption]
-        level = picture.getpixel((round(x), round(y) - figures.CELL // 2))
+        level = picture.getpixel((round(x), round(y) - pictures.CELL // 2))
         assert level == round(255 * i / 4)
         assert (y > 120) == (i == 4)  # the fifth is in the second row
     assert "five" in written
@@ -81,22 +81,22 @@ def test_a_grid_shows_each_image_over_its_caption(written: dict[str, tuple[float
 def test_colour_images_keep_their_colours(written: dict[str, tuple[float, float]]) -> None:
     images = torch.zeros(1, 3, 4, 4)
     images[0, 0] = 1.0
-    picture = figures.sample_grid(images, ["red"])
+    picture = pictures.sample_grid(images, ["red"])
     x, y = written["red"]
     assert picture.getpixel((round(x), round(y) - 40)) == (255, 0, 0)
 
 
 def test_images_that_are_not_square_keep_their_proportions(written: dict[str, tuple[float, float]]) -> None:
-    picture = figures.sample_grid(torch.zeros(1, 1, 10, 20), ["wide"])
+    picture = pictures.sample_grid(torch.zeros(1, 1, 10, 20), ["wide"])
     black = sum(count for count, color in picture.getcolors(100_000) if color == 0)
-    assert black >= figures.CELL * figures.CELL // 2
-    assert black < figures.CELL * figures.CELL * 0.6
+    assert black >= pictures.CELL * pictures.CELL // 2
+    assert black < pictures.CELL * pictures.CELL * 0.6
 
 
 def test_captions_of_two_lines_do_not_run_into_the_next_row(written: dict[str, tuple[float, float]]) -> None:
     captions = [f"{i}\nmore" for i in range(8)]
-    figures.sample_grid(torch.zeros(8, 1, 4, 4), captions, columns=4)
-    assert written["4\nmore"][1] - figures.CELL > written["0\nmore"][1] + 2 * 11
+    pictures.sample_grid(torch.zeros(8, 1, 4, 4), captions, columns=4)
+    assert written["4\nmore"][1] - pictures.CELL > written["0\nmore"][1] + 2 * 11
 
 
 def test_the_confusion_matrix_states_counts_accuracies_and_interval(
@@ -104,7 +104,7 @@ def test_the_confusion_matrix_states_counts_accuracies_and_interval(
 ) -> None:
     labels, logits = LABELS.repeat(7), LOGITS.repeat(7, 1)
     logits[0] = torch.tensor([0.0, 0.0, 3.0])  # one cat as axolotl
-    figures.confusion(logits, labels, CLASSES)
+    pictures.confusion(logits, labels, CLASSES)
     matrix = metrics.confusion_matrix(logits, labels)
     assert matrix.tolist() == [[13, 7, 1], [0, 14, 0], [7, 0, 7]]
     assert {"13", "7", "1", "14"} <= written.keys()
@@ -120,7 +120,7 @@ def test_the_confusion_matrix_states_counts_accuracies_and_interval(
 def test_more_mistakes_make_a_darker_cell(written: dict[str, tuple[float, float]]) -> None:
     labels = torch.tensor([0] * 9 + [1] * 3)
     logits = torch.eye(2)[torch.tensor([0] * 4 + [1] * 5 + [0] + [1] * 2)]
-    picture = figures.confusion(logits, labels, ["a", "b"])
+    picture = pictures.confusion(logits, labels, ["a", "b"])
     five, one, right = (
         picture.getpixel((round(written[text][0]) + 18, round(written[text][1]) + 18)) for text in ("5", "1", "4")
     )
@@ -130,14 +130,14 @@ def test_more_mistakes_make_a_darker_cell(written: dict[str, tuple[float, float]
 def test_many_classes_and_long_names_fit() -> None:
     classes = [f"a class with quite a long name {i}" for i in range(60)]
     labels = torch.arange(60)
-    picture = figures.confusion(torch.eye(60), labels, classes)
+    picture = pictures.confusion(torch.eye(60), labels, classes)
     assert picture.width < 1200
-    few = figures.confusion(torch.eye(2), torch.arange(2), classes[:2])
+    few = pictures.confusion(torch.eye(2), torch.arange(2), classes[:2])
     assert few.height < 500
 
 
 def test_mistakes_come_with_label_prediction_and_probability(written: dict[str, tuple[float, float]]) -> None:
-    figures.mistakes(LOGITS, LABELS, IMAGES, CLASSES)
+    pictures.mistakes(LOGITS, LABELS, IMAGES, CLASSES)
     assert "the 2 most confident of 2 mistakes: label \u2192 prediction" in written
     probability = LOGITS[6].softmax(0)[0].item()
     assert f"axo\u2026tl \u2192 cat\n{probability:.1%}" in written
@@ -145,7 +145,7 @@ def test_mistakes_come_with_label_prediction_and_probability(written: dict[str, 
 
 
 def test_a_model_without_mistakes_says_so(written: dict[str, tuple[float, float]]) -> None:
-    figures.mistakes(torch.eye(3)[LABELS], LABELS, IMAGES, CLASSES)
+    pictures.mistakes(torch.eye(3)[LABELS], LABELS, IMAGES, CLASSES)
     assert "no mistakes" in written
 
 
@@ -153,29 +153,29 @@ def test_a_curve_passes_where_its_axes_say(written: dict[str, tuple[float, float
     history = [
         {"train/loss": loss, "val/loss": 500, "train/accuracy": 0.5, "val/accuracy": 0.6} for loss in (400, 100, 200)
     ]
-    panel = figures.curves(history, best_epoch=2).crop((0, 0, *figures.PANEL))
+    panel = pictures.curves(history, best_epoch=2).crop((0, 0, *pictures.PANEL))
     for epoch, loss in (("1", "400"), ("2", "100"), ("3", "200")):
-        point = round(written[epoch][0]) - figures.PANEL[0], round(written[loss][1])  # epochs of the right panel
-        assert panel.getpixel(point) == ImageColor.getrgb(figures.ORANGE)
+        point = round(written[epoch][0]) - pictures.PANEL[0], round(written[loss][1])  # epochs of the right panel
+        assert panel.getpixel(point) == ImageColor.getrgb(pictures.ORANGE)
     assert written["400"][1] < written["200"][1] < written["100"][1]
     assert {"train", "val", "kept: epoch 2"} <= written.keys()
 
 
 def test_a_value_that_is_not_finite_is_left_out_of_the_curves() -> None:
     broken = [HISTORY[0], {**HISTORY[1], "val/loss": float("nan")}, {**HISTORY[2], "val/loss": float("inf")}]
-    assert figures.curves(broken, 1).tobytes() != figures.curves(HISTORY, 1).tobytes()
-    figures.curves([{name: float("nan") for name in HISTORY[0]}], 1)
+    assert pictures.curves(broken, 1).tobytes() != pictures.curves(HISTORY, 1).tobytes()
+    pictures.curves([{name: float("nan") for name in HISTORY[0]}], 1)
 
 
 def test_the_curves_mark_the_kept_epoch() -> None:
-    assert figures.curves(HISTORY, 1).tobytes() != figures.curves(HISTORY, 3).tobytes()
-    assert figures.curves(HISTORY[:1], 1).size == figures.curves(HISTORY, 3).size
+    assert pictures.curves(HISTORY, 1).tobytes() != pictures.curves(HISTORY, 3).tobytes()
+    assert pictures.curves(HISTORY[:1], 1).size == pictures.curves(HISTORY, 3).size
 
 
 def test_a_run_leaves_four_pictures(tmp_path: Path, digits: Data) -> None:
     state = loop.State(epoch=3, history=HISTORY, best_epoch=2)
     logits = torch.eye(10)[digits.test.labels]
     logits[:12] = logits[:12].roll(1, dims=1)
-    paths = figures.of_run(tmp_path, digits, state, logits, digits.test.labels)
+    paths = pictures.of_run(tmp_path, digits, state, logits, digits.test.labels)
     assert [path.name for path in paths] == ["samples.png", "curves.png", "confusion.png", "mistakes.png"]
     assert all(path.stat().st_size > 1000 for path in paths)
