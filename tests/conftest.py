@@ -1,12 +1,12 @@
 """What the tests share: data sets in memory, and the programs run in this process as from a shell."""
 
-import contextlib
 import logging
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from waiting import HANG_S, Started
 
 from iolaus.classifier.data import dataset, sources
 
@@ -68,26 +69,38 @@ class Outcome:
 Program = Callable[..., Outcome]
 
 
-@contextlib.contextmanager
-def started(
-    folder: Path, digits_root: Path, *overrides: str, tracking: str = "none"
-) -> Iterator["subprocess.Popen[str]"]:
-    """A run on digits in a process of its own, ended with the context."""
+def started(folder: Path, digits_root: Path, *overrides: str, tracking: str = "none") -> Started:
+    """A run on digits in a process of its own, ended with its context."""
     data = ["data=digits", f"data.root={digits_root}", "model=mlp"]
     command = [sys.executable, "src/train.py", *data, f"tracking={tracking}", f"root={folder}", *overrides]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-        yield run
-        run.kill()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return Started(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(run: "subprocess.Popen[str]", beginning: str) -> None:
+HELD = "augment._target_=held.Held"
+"""To be repeated when a run is resumed: what code it names is not taken from a file."""
+
+
+def held_after_epoch(epoch: int, folder: Path) -> list[str]:
+    """Overrides with which a run on digits stays in the middle of the epoch that follows, until a file is removed."""
+    steps = 18  # of an epoch: 1137 images in batches of 64
+    (folder / "hold").touch()
+    return ["augment=affine", HELD, f"+augment.file={folder}/hold", f"+augment.batches={steps * epoch + steps // 2}"]
+
+
+def wait_for(run: Started, beginning: str) -> None:
     """Read what a run prints up to the first line with this beginning."""
     assert run.stdout is not None
-    lines = []
-    for line in run.stdout:
-        lines.append(line)
-        if line.startswith(beginning):
-            return
+    guard = threading.Timer(HANG_S, run.kill)  # a run that hangs never ends what it prints
+    guard.start()
+    try:
+        lines = []
+        for line in run.stdout:
+            lines.append(line)
+            if line.startswith(beginning):
+                return
+    finally:
+        guard.cancel()
     raise AssertionError("".join(lines))
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from waiting import HANG_S, HOLD, MEET, Started
 
 from iolaus.study.attributes import END, FOLDER, INTERRUPTED, LOST, RETRY_OF, RNG_STREAM, SURPLUS
 from iolaus.study.queue import Goals, TrialQueue
@@ -27,30 +27,49 @@ APP = """
 import os, time
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from waiting import pass_gate
 
 @hydra.main(config_path=None, config_name="config")
 def main(cfg):
     folder = HydraConfig.get().runtime.output_dir
     with open(f"{folder}/ran", "a") as file:  # a folder that is written twice has two lines
         file.write(f"{os.getpid()}\\n")
-    time.sleep(cfg.seconds)
+    pass_gate(folder)
+    time.sleep(0.05)  # the work of a trial, so that a kill at a random moment may strike it; nothing waits for its end
     return (cfg.x - 2) ** 2
 
 if __name__ == "__main__":
     from hydra.core.config_store import ConfigStore
-    ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05})
+    ConfigStore.instance().store(name="config", node={"x": 0.0})
     main()
 """
 
 
 class App:
-    """A two-line Hydra app in a folder, and its sweeps."""
+    """A small Hydra app in a folder, and its sweeps.
+
+    Its task calls `waiting.pass_gate`, so that trials can be made to meet, and can be held.
+    """
 
     def __init__(self, folder: Path, *overrides: str, source: str = APP) -> None:
         self.folder, self.overrides = folder, overrides
         self.study_folder = folder / "study"
         self.storage = str(self.study_folder / "journal.log")
         (folder / "app.py").write_text(source)
+        inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        self.environment = {**inherited, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+
+    def meet(self, count: int) -> None:
+        """Have each trial wait until so many have begun: these are then run by as many workers."""
+        (self.folder / MEET).write_text(str(count))
+
+    def hold(self, first: str = "0") -> None:
+        """Hold trials back, from the one in this folder of the study on, until they may `go`."""
+        (self.folder / HOLD).write_text(first)
+
+    def go(self) -> None:
+        """Hold trials back no longer."""
+        (self.folder / HOLD).unlink()
 
     def command(self, *overrides: str) -> list[str]:
         fixed = ["hydra/sweeper=iolaus", "x=interval(0.0, 5.0)", f"hydra.sweep.dir={self.study_folder}"]
@@ -58,14 +77,13 @@ class App:
         seed += ["hydra.sweeper.report=false"]
         return [sys.executable, "app.py", "-m", *fixed, *seed, *self.overrides, *overrides]
 
-    def start(self, *overrides: str, out: Path | None = None) -> "subprocess.Popen[str]":
+    def start(self, *overrides: str, out: Path | None = None) -> Started:
         """Start a sweep whose output is read from its pipe, or goes to a file."""
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         with nullcontext(subprocess.PIPE) if out is None else out.open("w") as stdout:
-            return subprocess.Popen(
+            return Started(
                 self.command(*overrides),
                 cwd=self.folder,
-                env={**env, "PYTHONPATH": str(ROOT / "src")},
+                env=self.environment,
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -74,7 +92,7 @@ class App:
 
     def run(self, *overrides: str, code: int = 0) -> str:
         with self.start(*overrides) as process:
-            out = process.communicate(timeout=120)[0]
+            out = process.communicate(timeout=HANG_S)[0]
         assert process.returncode == code, out
         return out
 
@@ -84,6 +102,10 @@ class App:
 
     def trials(self) -> list[FrozenTrial]:
         return self.search(1).study.get_trials()
+
+    def begun(self) -> int:
+        """How many trials have come to their task."""
+        return len(list(self.study_folder.glob("[0-9]*/ran")))
 
 
 def children(pid: int) -> list[int]:
@@ -97,15 +119,6 @@ def children(pid: int) -> list[int]:
         if int(parent) == pid and state not in "ZX":
             found.append(int(stat.parent.name))
     return found
-
-
-def wait_until(holds: object, timeout_s: float = 30.0) -> None:
-    """Wait until a function gives something true."""
-    assert callable(holds)
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
-from sweeps import App, children, kill, wait_until
+from sweeps import App, children, kill
+from waiting import HANG_S, wait_until
 
 from iolaus.classifier.run import test_set_log
 from iolaus.classifier.run.sweep_callback import SweepCallback
@@ -42,16 +43,18 @@ from iolaus.study.storage import open_storage
 NOISY = """
 import hydra, iolaus
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from waiting import pass_gate
 
 @hydra.main(config_path=None, config_name="config")
 def main(cfg):
     with open("ran", "a") as file:
         file.write(f"{cfg.x} {cfg.seed}\\n")
-    import time; time.sleep(cfg.seconds)
+    pass_gate(HydraConfig.get().runtime.output_dir)
     return (cfg.x - 2) ** 2 + 0.01 * (cfg.seed * 7919 % 10)
 
 if __name__ == "__main__":
-    ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05, "seed": 0})
+    ConfigStore.instance().store(name="config", node={"x": 0.0, "seed": 0})
     main()
 """
 FINALS = ["hydra/sweeper/finals=seeds", "hydra.sweeper.finals.k=2", "hydra.sweeper.finals.r=3"]
@@ -315,7 +318,7 @@ def test_a_search_with_fewer_complete_settings_than_finalists_ends_with_a_line_a
     tmp_path: Path,
 ) -> None:
     grid = ["hydra/sweeper/sampler=grid", "x=choice(1.0,2.0,3.0)", "hydra.sweeper.n_trials=3"]
-    app = App(tmp_path, *grid, *FINALS, source=NOISY.replace("import time;", "1 / (cfg.x == 2); import time;"))
+    app = App(tmp_path, *grid, *FINALS, source=NOISY.replace("pass_gate(", "1 / (cfg.x == 2); pass_gate("))
     out = app.run(code=1).splitlines()[-1]
     assert "error: hydra.sweeper.finals.k=2, but only 1 settings of study came to a value" in out
     assert len(app.trials()) == 3
@@ -332,14 +335,15 @@ def test_what_followed_a_search_is_found_by_its_name_and_goes_with_it(tmp_path: 
 
 
 def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "seconds=0.9", *FINALS, source=NOISY)
+    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *FINALS, source=NOISY)
+    app.hold("finals/1")
     journal = app.study_folder / "finals" / "journal.log"
     with app.start() as process:
         wait_until(lambda: '"state":1' in (journal.read_text() if journal.exists() else ""))  # one is complete
         kill([process.pid, *children(process.pid)])
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG_S)
     before = len(pairs(app))
-    assert before < 6
+    assert before == 1
 
     def at_work() -> list[int]:
         """The processes that hold a run of the finals, which has begun."""
@@ -351,16 +355,18 @@ def test_kills_in_the_finals_lose_and_repeat_nothing(tmp_path: Path) -> None:
     with app.start() as process:
         wait_until(at_work)
         kill(at_work()[:1])
-        assert process.wait(timeout=60) == 0
+        app.go()
+        assert process.wait(HANG_S) == 0
     assert "lost" in journal.read_text()
     assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
     assert len([trial for trial in app.trials() if trial.state == TrialState.COMPLETE]) == 4
 
 
 def test_two_commands_at_once_run_each_of_the_finals_once_and_name_one_winner(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "seconds=0.4", *FINALS, source=NOISY)
+    app = App(tmp_path, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", *FINALS, source=NOISY)
+    app.meet(2)
     processes = [app.start(out=tmp_path / f"{i}.out") for i in range(2)]
-    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    assert [process.wait(HANG_S) for process in processes] == [0, 0]
     assert pairs(app) == [(setting, seed) for setting in (0, 1) for seed in (1, 2, 3)]
     winners = [line for i in range(2) for line in (tmp_path / f"{i}.out").read_text().splitlines() if "winner:" in line]
     assert len(winners) == 2
@@ -368,11 +374,13 @@ def test_two_commands_at_once_run_each_of_the_finals_once_and_name_one_winner(tm
 
 
 def test_finals_that_were_asked_to_stop_name_no_winner_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "seconds=0.4", *FINALS, source=NOISY)
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", *FINALS, source=NOISY)
+    app.hold("finals/0")
     with app.start() as process:
-        wait_until(lambda: list((app.study_folder / "finals").glob("0/.hydra")))
+        wait_until((app.study_folder / "finals" / "0" / ".hydra").exists)
         catalog.stop(catalog.find_one("study-finals", tmp_path))
-        out = process.communicate(timeout=60)[0]
+        app.go()
+        out = process.communicate(timeout=HANG_S)[0]
     assert process.returncode == 1
     assert "the workers ended early" in out
     assert "winner:" not in out
@@ -393,11 +401,13 @@ def test_in_a_database_what_follows_a_search_lies_beside_it_and_goes_with_it(tmp
 
 
 def test_ctrl_c_in_the_finals_ends_the_command_and_the_same_one_goes_on(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "seconds=0.3", *FINALS, source=NOISY)
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", *FINALS, source=NOISY)
+    app.hold("finals/1")
     with app.start() as process:
-        wait_until(lambda: list((app.study_folder / "finals").glob("1/.hydra")))
+        wait_until((app.study_folder / "finals" / "1" / ".hydra").exists)
         process.send_signal(signal.SIGINT)
-        out = process.communicate(timeout=60)[0]
+        out = process.communicate(timeout=HANG_S)[0]
+    app.go()
     assert process.returncode == 130
     assert "of study-finals finished; the same command goes on" in out
     app.run()

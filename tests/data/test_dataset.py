@@ -4,7 +4,6 @@ import os
 import re
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import optuna
 import pytest
 import torch
 from torch import Tensor
+from waiting import HANG_S
 
 from iolaus.classifier.data import cache, dataset, sources
 from iolaus.classifier.data.batches import BatchOrder
@@ -100,19 +100,22 @@ def test_two_loads_in_a_process_share_their_memory(tmp_path: Path) -> None:
 
 def test_two_loads_at_once_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Counted()
-    read, together = source.read, threading.Barrier(2)
+    read, lock, asked = source.read, cache.FileLock, threading.Semaphore(0)
 
-    def slowly(root: Path, train: bool) -> Arrays:
-        time.sleep(0.2)
+    def ask_for_lock(path: Path) -> cache.FileLock:
+        asked.release()
+        return lock(path)
+
+    def read_once_both_have_asked(root: Path, train: bool) -> Arrays:
+        for _ in range(2):
+            assert asked.acquire(timeout=HANG_S)
+        asked.release(2)  # for a second reading, which there should not be
         return read(root, train)
 
-    def start() -> int:
-        together.wait()
-        return len(small(tmp_path, source).train.labels)
-
-    monkeypatch.setattr(source, "read", slowly)
+    monkeypatch.setattr(cache, "FileLock", ask_for_lock)
+    monkeypatch.setattr(source, "read", read_once_both_have_asked)
     with ThreadPoolExecutor(2) as pool:
-        counts = [future.result() for future in [pool.submit(start) for _ in range(2)]]
+        counts = list(pool.map(lambda _: len(small(tmp_path, source).train.labels), range(2)))
 
     assert (counts, source.readings) == ([83, 83], ["train"])
 

@@ -4,12 +4,13 @@ import importlib.util
 import os
 import signal
 import subprocess
-import time
+import textwrap
 from pathlib import Path
 
 import pytest
-from optuna.trial import FrozenTrial, TrialState
-from sweeps import ROOT, App, check, children, gone, kill, wait_until
+from optuna.trial import TrialState
+from sweeps import App, check, children, gone, kill
+from waiting import HANG_S, Started, wait_until
 
 from iolaus.study.attributes import END, INTERRUPTED, LOST
 from iolaus.system.machine import cores
@@ -18,9 +19,10 @@ PACKAGES = {"joblib": "hydra_joblib_launcher", "ray": "hydra_ray_launcher", "sub
 
 # What it writes says where it ran; what it does is told by cfg.task.
 TASK = """
-import os, time
+import os, pathlib
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from waiting import pass_gate
 
 class Unpicklable(Exception):
     def __init__(self, one, two):
@@ -40,11 +42,11 @@ def main(cfg):
         os._exit(0)
     if cfg.task == "unpicklable":
         raise Unpicklable(1, 2)
-    time.sleep(cfg.seconds)
+    pass_gate(folder)
     return (cfg.x - 2) ** 2
 
 from hydra.core.config_store import ConfigStore
-ConfigStore.instance().store(name="config", node={"x": 0.0, "seconds": 0.05, "task": "value"})
+ConfigStore.instance().store(name="config", node={"x": 0.0, "task": "value"})
 main()  # without a guard: workers must not run it once more
 """
 
@@ -54,19 +56,14 @@ def needs(launcher: str) -> None:
         pytest.skip(f"needs the package {PACKAGES[launcher].replace('_', '-')}")
 
 
-def running(app: App) -> list[FrozenTrial]:
-    return [trial for trial in app.trials() if trial.state == TrialState.RUNNING]
-
-
-def started(app: App, process: "subprocess.Popen[str]", count: int) -> None:
+def wait_for_trials(app: App, process: Started, count: int) -> None:
     """Wait until so many trials are under way."""
-    wait_until(lambda: app.study_folder.joinpath("journal.log").exists())
-    wait_until(lambda: process.poll() is not None or len(list(app.study_folder.glob("[0-9]*/ran"))) >= count)
+    wait_until(lambda: process.poll() is not None or app.begun() >= count)
     assert process.poll() is None, process.communicate()[0]
 
 
-def finish(process: "subprocess.Popen[str]", within_s: float = 30.0) -> str:
-    return process.communicate(timeout=within_s)[0]
+def finish(process: Started) -> str:
+    return process.communicate(timeout=HANG_S)[0]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +71,13 @@ def finish(process: "subprocess.Popen[str]", within_s: float = 30.0) -> str:
 )
 def test_each_launcher_places_workers_that_come_to_the_total(tmp_path: Path, launcher: str) -> None:
     needs(launcher)
+    workers = 1 if launcher == "basic" else 2
     app = App(tmp_path, f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=6")
+    app.meet(workers)
     app.run()
     trials = check(app, 6)
     processes = {(app.study_folder / str(trial.number) / "ran").read_text() for trial in trials}
-    assert len(processes) == (1 if launcher == "basic" else 2)
+    assert len(processes) == workers
 
 
 @pytest.mark.parametrize(
@@ -87,87 +86,104 @@ def test_each_launcher_places_workers_that_come_to_the_total(tmp_path: Path, lau
 def test_ctrl_c_ends_cleanly_with_nothing_left_running(tmp_path: Path, launcher: str, whole_group: bool) -> None:
     needs(launcher)
     app = App(tmp_path, f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4")
-    with app.start("seconds=60") as process:
-        started(app, process, 1 if launcher == "basic" else 2)
+    app.hold()
+    with app.start() as process:
+        wait_for_trials(app, process, 1 if launcher == "basic" else 2)
+        workers = children(process.pid)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
         out = finish(process)
     assert process.returncode == 130, out
     assert "Traceback" not in out
+    wait_until(lambda: all(gone(worker) for worker in workers))
     assert "interrupted: 0 of 4 trials finished; the same command goes on" in out
     assert {trial.system_attrs[END] for trial in app.trials()} == {INTERRUPTED}
 
 
 def test_sigterm_is_as_ctrl_c_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4", "hydra.sweeper.on_mismatch=continue")
-    with app.start("seconds=60") as process:
-        started(app, process, 2)
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4")
+    app.hold()
+    with app.start() as process:
+        wait_for_trials(app, process, 2)
         process.terminate()
         out = finish(process)
     assert process.returncode == 130, out
+    app.go()
     app.run()
     check(app, 4)
 
 
 def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
-    stubborn = TASK.replace("time.sleep(cfg.seconds)", STUBBORN)
-    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", source=stubborn)
-    with app.start("seconds=60") as process:
-        started(app, process, 2)
+    stubborn = TASK.replace("    pass_gate(folder)\n", textwrap.indent(PATIENT + STUBBORN, "    "))
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", source=PATIENT + stubborn)
+    app.hold()
+    with app.start() as process:
+        wait_for_trials(app, process, 2)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        wait_until(lambda: len(list(app.study_folder.glob("[0-9]/interrupted"))) == 2)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out = finish(process, 5)
+        out = finish(process)
     assert process.returncode == 130, out
     assert {trial.system_attrs[END] for trial in app.trials()} == {INTERRUPTED}
 
 
+# With which the command and its workers wait longer for each other than the test does for them.
+PATIENT = f"""
+from hydra_plugins import iolaus_local
+assert iolaus_local.GRACE_S < {HANG_S}
+iolaus_local.GRACE_S = 2 * {HANG_S}
+"""
 STUBBORN = """
-    end = time.monotonic() + cfg.seconds
-    while time.monotonic() < end:
-        try:
-            time.sleep(0.1)
-        except KeyboardInterrupt:
-            pass
+while True:
+    try:
+        pass_gate(folder)
+    except KeyboardInterrupt:
+        pathlib.Path(folder, "interrupted").touch()
 """
 
 
 def test_a_worker_that_is_killed_is_replaced_while_the_sweep_runs(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4", "seconds=1")
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4")
+    app.hold()
     with app.start() as process:
-        started(app, process, 2)
+        wait_for_trials(app, process, 2)
         before = children(process.pid)
         kill(before[:1])
         wait_until(lambda: len(children(process.pid)) == 2 and children(process.pid) != before)
+        app.go()
         out = finish(process)
     assert process.returncode == 0, out
     assert [trial.system_attrs.get(END) for trial in check(app, 4)].count(LOST) == 1
 
 
 def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4", "seconds=60")
+    app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4")
+    app.hold()
     with app.start() as process:
-        started(app, process, 2)
+        wait_for_trials(app, process, 2)
         workers = children(process.pid)
         process.kill()
         process.wait()
-    wait_until(lambda: all(gone(worker) for worker in workers), 10)
+    wait_until(lambda: all(gone(worker) for worker in workers))
     assert {trial.system_attrs[END] for trial in app.trials()} == {INTERRUPTED}
 
 
 def test_two_commands_at_once_come_to_the_total_together(tmp_path: Path) -> None:
     app = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=20")
+    app.meet(4)
     with app.start() as one, app.start() as other:
         outs = finish(one), finish(other)
     assert (one.returncode, other.returncode) == (0, 0), outs
     trials = check(app, 20)
+    assert len(trials) == 20
     assert len({(app.study_folder / t.user_attrs["folder"] / "ran").read_text() for t in trials if t.value}) == 4
 
 
 def test_workers_share_the_cores_and_each_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = App(tmp_path, "hydra.sweeper.n_trials=3", "seconds=1.5", source=TASK)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    app = App(tmp_path, "hydra.sweeper.n_trials=3", source=TASK)
+    app.meet(3)
     app.run()
     seen = [(app.study_folder / str(number) / "variables").read_text().split() for number in range(3)]
     assert sorted(gpu for gpu, _ in seen) == ["0", "1", "2"]
@@ -189,7 +205,7 @@ def test_an_exception_that_cannot_be_pickled_fails_its_trial_only(tmp_path: Path
 
 
 def test_trials_leave_no_file_open(tmp_path: Path) -> None:
-    app = App(tmp_path, "hydra/launcher=basic", "hydra.sweeper.n_trials=25", "seconds=0", source=TASK)
+    app = App(tmp_path, "hydra/launcher=basic", "hydra.sweeper.n_trials=25", source=TASK)
     app.run()
     first, *_, last = (int((app.study_folder / str(number) / "open").read_text()) for number in range(25))
     assert last <= first
@@ -202,8 +218,7 @@ def test_a_module_in_a_folder_with_spaces_and_quotes_runs_with_workers(tmp_path:
     app = App(folder / "package", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=2", source=TASK)
     options = [option for option in app.command()[2:] if not option.startswith("hydra.sweep.dir")]
     command = [app.command()[0], "-m", "package.app", *options]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, env=app.environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     assert (folder / "multirun" / "study" / "1" / "ran").is_file()
     assert "once more:  python -m package.app x=" in done.stdout

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 from sweeps import ROOT
+from waiting import HANG_S
 
 from iolaus.study.storage import open_storage
 
@@ -126,7 +127,7 @@ class Examples:
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_S,
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr or code != 0

@@ -1,5 +1,6 @@
-import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -214,23 +215,30 @@ def test_a_search_that_is_over_is_shown_as_it_ended(studies: Program, root: Path
     assert "never reports" not in done.err  # whether it prunes is not known here
 
 
-def test_a_search_that_was_killed_is_watched_until_nobody_can_be_at_work(root: Path) -> None:
+def test_a_search_that_was_killed_is_watched_until_nobody_can_be_at_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = module.find_one("mine", root)
     stored.study.set_user_attr(attributes.GOALS, {"n_trials": 9, "max_failure_rate": 1.0})
-    assert live.watch(stored, idle_s=0.2).startswith("3 trials finished; nobody has been at work for ")
+    slept: list[float] = []
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
+    assert live.watch(stored) == "3 trials finished; nobody has been at work for 10 s"
 
 
-def test_a_search_that_runs_is_shown_until_it_ends(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_that_runs_is_shown_until_it_ends(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = module.find_one("mine", root)
     stored.study.set_user_attr(attributes.GOALS, {"n_trials": 4, "max_failure_rate": 1.0})
     running(stored.study)
+    slept: list[float] = []
 
-    def end() -> None:
-        other = module.find_one("mine", root).study
-        other._storage.set_trial_state_values(other.trials[3]._trial_id, TrialState.COMPLETE, [0.5])
+    def sleep(duration_s: float) -> None:
+        slept.append(duration_s)
+        if len(slept) == 50:
+            other = module.find_one("mine", root).study
+            other._storage.set_trial_state_values(other.trials[3]._trial_id, TrialState.COMPLETE, [0.5])
 
-    timer = threading.Timer(0.7, end)
-    timer.start()
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: sum(slept), time=time.time, sleep=sleep))
     assert live.watch(stored) == "4 trials finished; ended by its total"
-    timer.join()
     assert "trial 3: 0.5 (best so far) in " in capsys.readouterr().out

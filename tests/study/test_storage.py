@@ -223,7 +223,7 @@ def test_a_sweep_on_a_full_disk_ends_with_one_line_and_goes_on_once_there_is_spa
     done = subprocess.run(
         [command[0], "-c", limit, *command[1:]],
         cwd=app.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env=app.environment,
         capture_output=True,
         text=True,
     )

@@ -2,12 +2,15 @@
 
 import shlex
 import statistics
+import time
+from types import SimpleNamespace
 
 import pytest
 from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
 
 from iolaus.reporting import page
+from iolaus.study import queue
 from iolaus.study.attributes import FORMAT, FORMAT_VERSION, GROWN
 
 APP = """
@@ -283,6 +286,12 @@ def test_a_dry_run_counts_repeats_and_what_is_done_already(sweep: Sweep) -> None
     assert "about 0:15:00 (h:mm:ss) for 3 trials of 300.0 s" in said
 
 
+def test_a_dry_run_says_when_the_time_ends_a_search(sweep: Sweep) -> None:
+    timed = ["--config-name=timed", "x=range(1,2)", "hydra.sweeper.repeats=3", "hydra.sweeper.timeout_s=600"]
+    said = sweep(*timed, "hydra.sweeper.dry_run=true", n_trials=4).out
+    assert "hydra.sweeper.timeout_s ends it after about 0:12:30 (h:mm:ss), with about 2 trials" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -502,14 +511,18 @@ def test_patience_ends_the_search_after_so_many_trials_without_a_better_one(swee
     assert "ended by hydra.sweeper.patience=3: so many trials without a better one" in out
 
 
-def test_the_time_ends_a_command_and_the_next_one_goes_on(sweep: Sweep) -> None:
-    first = sweep("x=interval(0,1)", "hydra.sweeper.timeout_s=0.5", n_trials=1000)
+def test_the_time_ends_a_command_and_the_next_one_goes_on(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def an_hour_later_after_three_trials() -> float:
+        return time.time() + (3600 if (sweep.folder / "study" / "2").exists() else 0)
+
+    with monkeypatch.context() as context:
+        context.setattr(queue, "time", SimpleNamespace(time=an_hour_later_after_three_trials))
+        first = sweep("x=interval(0,1)", "hydra.sweeper.timeout_s=1800", n_trials=1000)
     assert first.code == 0
-    assert "ended by hydra.sweeper.timeout_s=0.5: " in first.out
-    done = len(sweep.trials())
-    assert 0 < done < 1000
-    sweep("x=interval(0,1)", "hydra.sweeper.timeout_s=100", n_trials=done + 1)
-    assert len(sweep.trials()) == done + 1
+    assert "ended by hydra.sweeper.timeout_s=1800.0: 3 of 1000 trials finished" in first.out
+    assert len(sweep.trials()) == 3
+    sweep("x=interval(0,1)", "hydra.sweeper.timeout_s=1800", n_trials=4)
+    assert len(sweep.trials()) == 4
 
 
 def test_a_total_that_was_raised_is_forgotten_by_a_command_with_another_one(sweep: Sweep) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import mlflow
 import optuna
 import pytest
-from conftest import ROOT, Program
+from conftest import ROOT, Program, held_after_epoch
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sweeps import children, gone, kill, wait_until
+from sweeps import children, gone, kill
+from waiting import HANG_S, Started, wait_until
 
 from iolaus import task
 from iolaus.study import attributes
@@ -242,21 +243,23 @@ def killed_and_gone_on_with(home: Path, digits_root: Path) -> list[FrozenTrial]:
         sys.executable, "src/train.py", "-m", "hparams_search=optuna", "data=digits", f"data.root={digits_root}",
         f"root={home}", "hydra.sweeper.study_name=killed", "hydra.sweeper.n_trials=10", "hydra.sweeper.n_jobs=2",
         "epochs=2", "optimizer=sgd", "model=mlp", "optimizer.lr=choice(0.01,0.02,1e30)",
-        "hydra.sweeper.max_failure_rate=1", "tracking.experiment_name=e2e",
+        "hydra.sweeper.max_failure_rate=1", "tracking.experiment_name=e2e", *held_after_epoch(1, home),
     ]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = str(ROOT / "tests")
     journal = home / "multirun" / "killed" / "journal.log"
 
     def two_are_recorded() -> bool:
         return journal.exists() and journal.read_text().count("mlflow_run_id") >= 3
 
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: two_are_recorded() or process.poll() is not None, 90)
+    with Started(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: two_are_recorded() or process.poll() is not None)
         workers = children(process.pid)
         kill([process.pid, *workers])
     assert process.returncode == -signal.SIGKILL
     wait_until(lambda: all(gone(worker) for worker in workers))
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    (home / "hold").unlink()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return optuna.load_study(study_name="killed", storage=open_storage(str(journal))).trials
 
