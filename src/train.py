@@ -124,7 +124,7 @@ def main(cfg: DictConfig) -> float | list[float]:
         instantiate(cfg.tracking).run(params, tags, run_id, iolaus.current_trial()) as run,
         Progress(cfg.epochs, len(train_loader), state.epoch if state else 0) as progress,
     ):
-        run.log_data(data)
+        run.log_data(data.name, data.train.images.numpy(), data.train.labels.numpy(), data.digest, data.root)
         if state is not None:
             run.log_epochs(state.history)  # it may have ended between saving an epoch and recording it
 
@@ -182,7 +182,8 @@ def main(cfg: DictConfig) -> float | list[float]:
         for path in [output / "model.pt", output / "config.yaml", output / "metrics.json", *pictures]:
             run.log_file(path)
         if not in_search:
-            run.log_model(classifier, data)
+            metadata = {"classes": data.classes, "digit_box": data.digit_box}
+            run.log_model(classifier.pixels_to_logits(), data.val.images[:2].float() / 255, metadata)
         best = {f"best/{name}": value for name, value in state.best.items() if name.startswith(("train/", "val/"))}
         run.log_metrics({**best, "best/epoch": state.best_epoch, **facts})
 
