@@ -91,7 +91,7 @@ def test_the_folder_command_trains_on_a_users_images(tmp_path: Path, program: Pr
 
 
 def test_the_pages_app_is_swept_by_its_command_and_once_more(new_sweep: NewSweep) -> None:
-    sweep = new_sweep(block("python", "hydra.main", SWEEPER), {})
+    sweep = new_sweep(block("python", "config_path=None", SWEEPER), {})
     command = block("", "python app.py -m", SWEEPER)
     done = sweep(*shlex.split(command)[3:])
     assert done.code == 0, done.err
