@@ -47,9 +47,11 @@ if __name__ == "__main__":
     main()
 """.replace("@hydra.main()", '@hydra.main(config_path=None, config_name="config")')
 
-TRACKED = APP.replace("import hydra", "import hydra, os, iolaus\nfrom iolaus import tracking").replace(
+TRACKED = APP.replace(
+    "import hydra", "import hydra, os, iolaus\nfrom iolaus.tracking.mlflow_tracker import MLflowTracker"
+).replace(
     "    return cfg.x",
-    """    tracker = tracking.MLflow("sweep", f"sqlite:///{os.getcwd()}/mlflow.db", os.path.abspath("mlruns"))
+    """    tracker = MLflowTracker("sweep", f"sqlite:///{os.getcwd()}/mlflow.db", os.path.abspath("mlruns"))
     params = {f"p{number}": number for number in range(20)}
     with tracker.run(params, {"overrides": str(cfg.x)}, trial=iolaus.current_trial()) as run:
         run.log_metrics({"val/accuracy": cfg.x, "val/loss": cfg.x})

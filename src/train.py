@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> float | list[float]:
     tags = context.begin(data.digest, device, precision, threads)
     tracked = instantiate(cfg.tracking).run(context.params, tags, context.run_id, iolaus.current_trial())
     with tracked as run, Progress(cfg.epochs, len(train_loader), len(context.history)) as progress:
-        run.log_data(data)
+        run.log_data(data.name, data.train.images.numpy(), data.train.labels.numpy(), data.digest, data.root)
         run.log_epochs(context.history)  # it may have ended between saving an epoch and recording it
 
         def on_epoch(state: loop.State) -> None:

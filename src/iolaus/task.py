@@ -1,6 +1,6 @@
 """The trial that this process is at work on, for any task: ``iolaus.report(step, value)``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from iolaus.errors import InputError
@@ -13,6 +13,7 @@ _trial: "Trial | None" = None
 _reports = True
 _repeat: int | None = None
 _final = False
+_recorder: Callable[[int, float], object] | None = None
 
 
 class MismatchError(InputError):
@@ -42,6 +43,16 @@ def set_current_trial(
     """
     global _trial, _reports, _repeat, _final
     _trial, _reports, _repeat, _final = trial, reports, repeat, final
+
+
+def record_reports(recorder: Callable[[int, float], object] | None) -> None:
+    """Have each value that the task reports recorded as well, also outside a search: a tracker's business.
+
+    Args:
+        recorder: Called with the step and the value; None ends it.
+    """
+    global _recorder
+    _recorder = recorder
 
 
 def is_final() -> bool:
@@ -103,7 +114,7 @@ def constrain(name: str, value: float) -> None:
 def report(step: int, value: float) -> None:
     """Report how a trial is doing: its objective's value after some step, such as an epoch.
 
-    Does nothing outside a search, and none in one for several objectives, of which Optuna keeps no such values.
+    Outside a search, and in one for several objectives, of which Optuna keeps no such values, only a tracker hears it.
 
     Args:
         step: Counted from 0 or 1, each once.
@@ -112,6 +123,8 @@ def report(step: int, value: float) -> None:
     Raises:
         optuna.TrialPruned: if the pruner gives the trial up, which then has to end.
     """
+    if _recorder is not None:
+        _recorder(step, value)
     if _trial is None or not _reports or len(_trial.study.directions) > 1:
         return
     _trial.report(value, step)

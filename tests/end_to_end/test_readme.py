@@ -111,7 +111,7 @@ def test_the_readmes_verbs_work_on_a_study_in_their_order(program: Program, tmp_
 
 
 def test_the_pages_app_is_swept_by_its_command_and_once_more(new_sweep: NewSweep) -> None:
-    sweep = new_sweep(block("python", "hydra.main", SWEEPER), {})
+    sweep = new_sweep(block("python", "config_path=None", SWEEPER), {})
     command = block("", "python app.py -m", SWEEPER)
     done = sweep(*shlex.split(command)[3:])
     assert done.code == 0, done.err

@@ -33,7 +33,10 @@ def register(run_id: str | None, accuracies: list[float]) -> str:
         optuna.trial.create_trial(value=0.9, user_attrs=attrs),
     ]
     found = {"winner": 3, "test": {"values": [0.9], "mean": 0.9, "interval": None, "n": 1}}
-    winner = base.Winner(study, Path(), found, accuracies, trials)
+    winner = base.Winner(
+        study, Path(), found, trials, model="iolaus-{data}", metric="val/accuracy", values=accuracies, maximize=True,
+        measured_on="{data_digest}, val_size {data.val_size}",
+    )  # fmt: skip
     return mlflow_registry.register(mlflow, winner)
 
 
@@ -49,7 +52,9 @@ def test_a_champion_is_replaced_only_by_one_that_is_better_beyond_the_noise(prog
     client = mlflow.MlflowClient()
     assert client.get_model_version_by_alias("iolaus-digits", "champion").run_id == first
     better = trained(program, tmp_path, "seed=3")
-    assert "new champion: iolaus-digits version 3 (+2.00 % on val against version 1, p = " in register(better, BETTER)
+    assert "new champion: iolaus-digits version 3 (+2.00 % in the finals against version 1, " in register(
+        better, BETTER
+    )
     now = client.get_model_version_by_alias("iolaus-digits", "champion")
     assert now.run_id == better
     assert now.tags["finals"] == "97.00 ± 0.25 % (n = 3)"
@@ -58,7 +63,7 @@ def test_a_champion_is_replaced_only_by_one_that_is_better_beyond_the_noise(prog
     assert mlflow.models.get_model_info("models:/iolaus-digits@champion").signature is not None
 
     other_split = trained(program, tmp_path, "data.val_size=200")
-    assert "was measured on other images than version 3, so they cannot be compared" in register(other_split, BETTER)
+    assert "was measured on other data than version 3, so they cannot be compared" in register(other_split, BETTER)
     assert client.get_model_version_by_alias("iolaus-digits", "champion").run_id == better
 
     assert champion(uri) == champion(uri, "digits") == "models:/iolaus-digits@champion"
@@ -76,6 +81,26 @@ def test_a_winner_without_a_model_in_mlflow_is_no_champion(program: Program, tmp
     bare = mlflow.start_run().info.run_id
     mlflow.end_run()
     assert register(bare, ACCURATE) == "no champion: the winner's model is not in MLflow"
+
+
+@pytest.mark.parametrize(("maximize", "verdict"), [(False, "new champion: loss version 2"), (True, "no new champion")])
+def test_the_better_of_two_winners_is_the_one_with_the_lower_values_if_they_are_minimized(
+    maximize: bool, verdict: str
+) -> None:
+    study = optuna.create_study(study_name="study")
+    lines = []
+    for values in ([0.5, 0.51, 0.49], [0.3, 0.31, 0.29]):
+        with mlflow.start_run() as run:
+            model = mlflow.initialize_logged_model(name="model", source_run_id=run.info.run_id)
+            output = mlflow.entities.LoggedModelOutput(model.model_id, 0)
+            mlflow.MlflowClient().log_outputs(run.info.run_id, [output])
+        trials = [optuna.trial.create_trial(value=0.9, user_attrs={"mlflow_run_id": run.info.run_id})]
+        found = {"winner": 0, "test": {"values": [0.9], "mean": 0.9, "interval": None, "n": 1}}
+        winner = base.Winner(study, Path(), found, trials, "loss", "loss", values, maximize, measured_on="the same")
+        lines.append(mlflow_registry.register(mlflow, winner))
+    assert lines[0] == "new champion: loss version 1 (the first): models:/loss@champion"
+    assert lines[1].startswith(verdict)
+    assert "-0.2 in the finals against version 1" in lines[1]
 
 
 def test_a_store_that_does_not_answer_is_not_taken_for_one_without_a_champion(

@@ -10,6 +10,7 @@ import mlflow
 import optuna
 import pytest
 from conftest import ROOT, Program, held_after_epoch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps import children, gone, kill
 from waiting import HANG_S, Started, wait_until
@@ -77,6 +78,13 @@ def test_a_sweep_goes_on_in_its_run(tracker: mlflow_tracker.MLflowTracker, study
     assert mlflow.get_run(first).info.status == "FINISHED"
 
 
+def test_a_sweep_that_was_not_tracked_when_it_began_has_a_run_at_its_end(
+    tracker: mlflow_tracker.MLflowTracker, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.end_sweep(study, tmp_path, status="FINISHED")
+    assert mlflow.get_run(study.user_attrs["mlflow_run_id"]).info.status == "FINISHED"
+
+
 def test_a_sweep_that_was_killed_before_it_noted_its_run_finds_it(
     tracker: mlflow_tracker.MLflowTracker, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +139,32 @@ def test_the_run_of_a_trial_at_work_is_left_alone(
     with tracker.run({}, {}, trial=begun_trial(study)) as run:
         tracker.begin_sweep(study, tmp_path)  # of a second command
         assert mlflow.get_run(run.id).info.status == "RUNNING"
+
+
+def test_the_run_of_a_task_whose_trial_failed_after_it_says_so(
+    tracker: mlflow_tracker.MLflowTracker, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.begin_sweep(study, tmp_path)
+    trial = begun_trial(study)
+    ids = repeats(tracker, trial, 2)
+    trial.set_user_attr("reason", "ValueError: the task returned NaN")
+    study.tell(0, state=TrialState.FAIL)
+    for _ in range(2):
+        tracker.end_sweep(study, tmp_path, status="FINISHED")
+    runs = [mlflow.get_run(run_id) for run_id in ids]
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]  # the last repeat is the one to blame
+    assert runs[1].data.tags["reason"] == "ValueError: the task returned NaN"
+
+
+def test_a_trial_that_was_lost_before_its_run_was_noted_leaves_no_run_active(
+    tracker: mlflow_tracker.MLflowTracker, study: optuna.Study, tmp_path: Path
+) -> None:
+    tracker.begin_sweep(study, tmp_path)
+    trial = begun_trial(study)
+    study.tell(0, state=TrialState.FAIL)
+    with pytest.raises(UpdateFinishedTrialError), tracker.run({}, {}, trial=trial):
+        pass
+    assert mlflow.active_run() is None
 
 
 def test_a_trial_that_failed_before_it_had_a_run_gets_one(

@@ -25,6 +25,7 @@ from iolaus.classifier.run.predictor import Predictor
 from iolaus.classifier.training import checkpoint, device, loop
 from iolaus.errors import InputError
 from iolaus.system import provenance
+from iolaus.tracking.mlflow_tracker import MLflowTracker
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +334,7 @@ def test_mlflow_that_fails_in_mid_run_is_a_clear_line_that_names_the_checkpoint(
     monkeypatch.setattr(mlflow, "log_metrics", gone)
     done = tracked()
     assert done.code == 1
-    assert "stopped working (connection refused): mend it and go on from checkpoint.pt with resume" in done.message
+    assert "stopped working (connection refused): fix it and go on from checkpoint.pt with resume" in done.message
     assert str(done.output) in done.message
     monkeypatch.undo()
     resumed = tracked(f"resume={done.output}/checkpoint.pt")
@@ -341,6 +342,20 @@ def test_mlflow_that_fails_in_mid_run_is_a_clear_line_that_names_the_checkpoint(
     run = newest(home)
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val/loss")
     assert (run.info.status, [point.step for point in history]) == ("FINISHED", [1, 2])
+
+
+def test_a_run_that_goes_on_records_no_epoch_twice_whatever_its_metrics(home: Path, tmp_path: Path) -> None:
+    tracker = MLflowTracker("epochs", f"sqlite:///{home}/mlflow.db", str(tmp_path / "mlruns"))
+    history = [{"train/loss": 3.0}, {"train/loss": 2.0}, {"train/loss": 1.0}]
+    with tracker.run({}, {}) as run:
+        run.log_epochs(history[:2])
+    with tracker.run({}, {}, run.id) as resumed:
+        resumed.log_epochs([])
+        resumed.log_epochs(history[:1])  # an older checkpoint than the newest
+        resumed.log_epochs(history)
+    assert resumed.id == run.id
+    points = mlflow.MlflowClient().get_metric_history(run.id, "train/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
 def test_an_address_without_a_model_is_a_clear_line(home: Path) -> None:

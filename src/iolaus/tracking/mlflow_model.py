@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from iolaus.errors import InputError
@@ -14,60 +14,60 @@ from iolaus.tracking.environment import first_line, set_environment
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from iolaus.classifier.data.dataset import Data
-    from iolaus.classifier.training.checkpoint import Classifier
-
 log = logging.getLogger(__name__)
 
 
-def save(classifier: "Classifier", data: "Data") -> str | None:
-    """Record a model in the active run, and give its id; None where it cannot be exported, which is said.
+def save(module: "nn.Module", example: "Tensor", metadata: Mapping[str, Any]) -> str | None:
+    """Record a model in the active run, and return its id; None, with a line, if it cannot be exported.
 
     Args:
-        classifier: The model with what it needs to be deployed.
-        data: That it was trained on, of which an example is taken.
+        module: The model as it is deployed. It is moved to the CPU and to eval mode.
+        example: A batch of at least two inputs: a batch of one would be exported as the only size.
+        metadata: Facts that its users need, as plain values.
     """
     import mlflow
     import torch
     from mlflow.models import infer_signature
 
-    example = (data.val.images[:2].float() / 255).numpy()  # a batch of one would be exported as the only size
-    deployed = classifier.pixels_to_logits().cpu().float().eval()
+    deployed = module.cpu().float().eval()
     try:
         with _silent():
+            with torch.no_grad():
+                outputs = deployed(example)
             info = mlflow.pytorch.log_model(
                 deployed,
                 name="model",
-                input_example=example,
-                signature=infer_signature(example, example[:, 0, 0, :1].repeat(data.num_classes, 1)),
+                input_example=example.numpy(),
+                signature=infer_signature(example.numpy(), outputs.numpy()),
                 serialization_format="pt2",
                 # given, because to infer them MLflow would start a process that loads the model
                 pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "torch")],
                 validate_serving_input=False,  # it would load the model again; a test asks a server instead
-                metadata={"classes": classifier.classes, "digit_box": classifier.digit_box},
+                metadata=dict(metadata),
             )
     except Exception as error:
-        if _exportable(deployed, torch.from_numpy(example)):
+        if _exportable(deployed, example):
             raise
         reason = first_line(error)
-        log.warning("no MLflow model: torch.export cannot take this one (%s); its weights are in model.pt", reason)
+        log.warning("no MLflow model: torch.export cannot take this one (%s)", reason)
         mlflow.set_tag("model_not_exported", reason[:5000])
         return None
     return str(info.model_id)
 
 
-def load(uri: str, tracking_uri: str | None = None) -> "tuple[nn.Module, dict[str, Any]]":
+def load(uri: str, facts: Collection[str], tracking_uri: str | None = None) -> "tuple[nn.Module, dict[str, Any]]":
     """Load a model that `save` recorded, from ``runs:/<run id>/model`` or ``models:/<name>/<version>``.
 
     Args:
-        uri: Its address.
-        tracking_uri: Of the store that knows it; None: the one that MLflow is set to.
+        uri: The model's address.
+        facts: The names of what its metadata must hold.
+        tracking_uri: The address of the store that knows it; None: the one that MLflow is set to.
 
     Returns:
-        The module, taking pixels float32 (B, C, H, W) in [0, 1], and its input_shape, classes and digit_box.
+        The module, and its metadata with the shape of one input as ``input_shape``.
 
     Raises:
-        InputError: if there is no such model, or it was not recorded by us.
+        InputError: if there is no such model, or it was not recorded by `save` with these facts.
     """
     set_environment()
     import mlflow
@@ -76,19 +76,18 @@ def load(uri: str, tracking_uri: str | None = None) -> "tuple[nn.Module, dict[st
         mlflow.set_tracking_uri(tracking_uri)
     try:
         info = mlflow.models.get_model_info(uri)
-        facts = dict(info.metadata or {})
-        if "classes" not in facts:
-            raise InputError(f"{uri} is not a model of Iolaus: its metadata names no classes")
-        network = mlflow.pytorch.load_model(uri)
+        metadata = dict(info.metadata or {})
+        if missing := [name for name in facts if name not in metadata]:
+            raise InputError(f"{uri} is not a model of Iolaus: its metadata does not name {', '.join(missing)}")
+        module = mlflow.pytorch.load_model(uri)
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise InputError(f"{uri} cannot be loaded: {first_line(error)}") from error
-    shape = info.signature.inputs.inputs[0].shape
-    facts["input_shape"] = tuple(shape[1:])
-    return network, facts
+    metadata["input_shape"] = tuple(info.signature.inputs.inputs[0].shape[1:])
+    return module, metadata
 
 
 def _exportable(model: "nn.Module", example: "Tensor") -> bool:
-    """Whether torch.export can trace a model: not if what it computes depends on the values it sees, say."""
+    """Return whether torch.export can trace a model: not if its computation depends on the values it sees, say."""
     import torch
 
     try:

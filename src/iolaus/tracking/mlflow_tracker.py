@@ -1,48 +1,41 @@
-"""Where runs are recorded: one MLflow run for each training run, or nothing at all.
-
-`train.py` talks to a `Run`, whose methods do nothing; the one that MLflow's tracker gives does.
-"""
+"""The tracker that records each run in MLflow, and each sweep as the parent of its trials' runs."""
 
 import contextlib
 import http.client
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from iolaus.errors import InputError, redact_urls
-from iolaus.study.attributes import RUN_ID
-
-if TYPE_CHECKING:  # the process that only watches over a sweep has no use for PyTorch
-    from optuna.study import Study
-    from optuna.trial import Trial
-
-    from iolaus.classifier.data.dataset import Data
-    from iolaus.classifier.training.checkpoint import Classifier
-    from iolaus.tracking.base import Winner
-
-from iolaus.tracking.base import Run
+from iolaus.study.attributes import REASON, RUN_ID
+from iolaus.tracking.base import Run, Tracker, Winner
 from iolaus.tracking.environment import first_line, set_environment
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from optuna.study import Study
+    from optuna.trial import Trial
+    from torch import Tensor, nn
 
 
-class MLflowTracker:
+class MLflowTracker(Tracker):
     """``tracking=mlflow``.
 
     Args:
         experiment_name: The MLflow experiment, made where it does not exist.
         uri: The tracking URI.
         artifacts: Folder of the artifacts of a new experiment; a server has its own place for them.
+        without: The way to do without MLflow, which error messages give as a remedy.
     """
 
-    def __init__(self, experiment_name: str, uri: str, artifacts: str) -> None:
+    def __init__(self, experiment_name: str, uri: str, artifacts: str, without: str = "use tracking=none") -> None:
         """Keep the settings; MLflow is imported when a run starts."""
-        self.experiment_name, self.uri, self.artifacts = experiment_name, uri, artifacts
+        self.experiment_name, self.uri, self.artifacts, self.without = experiment_name, uri, artifacts, without
 
     @contextlib.contextmanager
     def run(
@@ -52,13 +45,9 @@ class MLflowTracker:
         run_id: str | None = None,
         trial: "Trial | None" = None,
     ) -> Iterator[Run]:
-        """Record what happens inside; the run ends as FINISHED, FAILED with its reason, or KILLED.
+        """Record the work in the context as MLflow's active run: FINISHED, FAILED with its reason, or KILLED.
 
-        Args:
-            params: Flat; names equal configuration keys.
-            tags: Facts about the run.
-            run_id: A run to go on with where it is still there.
-            trial: Of a search, which the run is for: each is noted in the other, and the search's run is its parent.
+        The run of a pruned trial is FINISHED, and has the tag ``state=PRUNED``. See `Tracker.run` for the arguments.
 
         Raises:
             InputError: if the tracking server or database cannot be used.
@@ -67,37 +56,24 @@ class MLflowTracker:
             from iolaus.tracking import mlflow_sweep  # with Optuna, which a single run need not import
 
             tags = {**tags, **mlflow_sweep.tags_of(trial)}
-        started = self._start(params, tags, run_id)
-        if trial is not None:
-            trial.set_user_attr(RUN_ID, started.id)
+        run = self._start(params, tags, run_id)
         import mlflow
-        from mlflow.tracking._tracking_service import utils
 
-        known = set(utils._artifact_repos_cache)
-        try:
-            yield started
-        except BaseException as error:
-            end, status = {"reason": f"{type(error).__name__}: {error}"}, "FAILED"
-            if isinstance(error, KeyboardInterrupt):
-                end, status = {"reason": "interrupted"}, "KILLED"
-            elif trial is not None and type(error).__name__ == "TrialPruned":  # Optuna's, which need not be imported
-                ended = trial.study.get_trials(deepcopy=False)[trial.number]
-                end = {**mlflow_sweep.tags_of_pruned(ended), "reason": str(error) or "pruned"}
-                status = "FINISHED"
-            with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
-                mlflow.set_tags({key: _text(value) for key, value in end.items()})
-                mlflow.end_run(status)
-            if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
-                raise InputError(
-                    f"MLflow at {redact_urls(self.uri)} stopped working ({first_line(error)}): mend it and go on from "
-                    f"checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
-                ) from error
-            raise
-        finally:
-            # MLflow would keep what it stores the files of up to 1024 runs and models with, 8 kB each, queues included
-            for resource in utils._artifact_repos_cache.keys() - known:
-                del utils._artifact_repos_cache[resource]
-        mlflow.end_run()
+        with _cache_cleared():
+            try:
+                if trial is not None:
+                    trial.set_user_attr(RUN_ID, run.id)
+                yield run
+                _end(run.id, "FINISHED", {})
+            except BaseException as error:
+                with contextlib.suppress(mlflow.exceptions.MlflowException):  # it may be MLflow that failed
+                    _end(run.id, *_ending(error, trial))
+                if isinstance(error, mlflow.exceptions.MlflowException) and "disk is full" not in str(error):
+                    raise InputError(
+                        f"MLflow at {redact_urls(self.uri)} stopped working ({first_line(error)}): fix it and go on "
+                        f"from checkpoint.pt with resume, if there is one in {tags.get('output_dir')}"
+                    ) from error
+                raise
 
     def begin_sweep(self, study: "Study", folder: Path) -> None:
         """Begin or go on with the run of a sweep, in which its trials' runs lie, before any of them starts.
@@ -107,25 +83,21 @@ class MLflowTracker:
         """
         from iolaus.tracking import mlflow_sweep
 
-        mlflow = self._import()
-        with self._explained():
-            mlflow.set_tracking_uri(self.uri)
+        with self._store() as mlflow:
             mlflow_sweep.begin(mlflow.MlflowClient(), self._experiment(), study, folder)
 
     def end_sweep(self, study: "Study", folder: Path, status: str) -> None:
-        """End what the trials that were lost have left open, and the sweep's own run.
+        """End the runs that lost trials have left open, and the sweep's own run.
 
         Raises:
             InputError: if the tracking server or database cannot be used.
         """
         from iolaus.tracking import mlflow_sweep
 
-        mlflow = self._import()
-        with self._explained():
-            mlflow.set_tracking_uri(self.uri)
+        with self._store() as mlflow:
             mlflow_sweep.end(mlflow.MlflowClient(), self._experiment(), study, folder, status)
 
-    def register(self, winner: "Winner") -> str:
+    def register(self, winner: Winner) -> str:
         """Register the winner of a search: see `iolaus.tracking.mlflow_registry.register`.
 
         Raises:
@@ -133,62 +105,54 @@ class MLflowTracker:
         """
         from iolaus.tracking import mlflow_registry
 
-        mlflow = self._import()
-        with self._explained(), FileLock(winner.folder / "tracking.lock"):  # of two commands at once, one registers
-            mlflow.set_tracking_uri(self.uri)
+        with self._store() as mlflow, FileLock(winner.folder / "tracking.lock"):  # of two commands one registers
             return mlflow_registry.register(mlflow, winner)
 
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Any]:
+        """Give MLflow with its tracking URI set, and turn what it and its database raise into one line."""
+        mlflow = self._import()
+        import sqlalchemy.exc
+
+        try:
+            mlflow.set_tracking_uri(self.uri)
+            yield mlflow
+        except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            raise InputError(
+                f"MLflow at {redact_urls(self.uri)} cannot be used ({first_line(error)}): fix it, or {self.without}"
+            ) from error
+
     def _import(self) -> Any:
-        """MLflow, after what must be said to it before it is imported."""
+        """Return MLflow, after all is set that it reads when it is imported."""
         set_environment()
         self._check_server()
         try:
             import mlflow
         except ImportError as error:
-            raise InputError("MLflow is not installed: install it, or use tracking=none") from error
+            raise InputError(f"MLflow is not installed: install it, or {self.without}") from error
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
             logging.getLogger(name).setLevel(logging.WARNING)  # migrations are of no interest to a user
         return mlflow
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what MLflow and its database raise into one line."""
-        import mlflow
-        import sqlalchemy.exc
-
-        try:
-            yield
-        except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            raise InputError(
-                f"MLflow at {redact_urls(self.uri)} cannot be used ({first_line(error)}): mend it, or use tracking=none"
-            ) from error
-
-    def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> Run:
-        mlflow = self._import()
-        try:
-            with self._explained():
-                begun = self._activate(mlflow, params, tags, run_id)
-        except InputError:
-            mlflow.end_run("FAILED")
-            raise
-        except KeyboardInterrupt:
-            mlflow.end_run("KILLED")
-            raise
-        return _MLflowRun(resumed=begun)
-
-    def _activate(self, mlflow: Any, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> bool:
-        """Start a run or go on with one, and say which."""
-        mlflow.set_tracking_uri(self.uri)
-        begun = self._begun(run_id)
-        mlflow.start_run(
-            run_id=begun.info.run_id if begun else None,
-            experiment_id=None if begun else self._experiment(),
-            tags={key: _text(value) for key, value in tags.items()},
-        )
-        if begun and "reason" in begun.data.tags:  # why it ended; kill -9 leaves none
-            mlflow.delete_tag("reason")
-        mlflow.log_params({key: _text(value) for key, value in params.items()})
-        return begun is not None
+    def _start(self, params: Mapping[str, Any], tags: Mapping[str, object], run_id: str | None) -> "_MLflowRun":
+        """Start a run, or go on with one."""
+        with self._store() as mlflow:
+            if (active := mlflow.active_run()) is not None:
+                raise InputError(f"MLflow's run {active.info.run_id} is active already: end it before this one starts")
+            try:
+                known = self._known(run_id)
+                started = mlflow.start_run(
+                    run_id=known.info.run_id if known else None,
+                    experiment_id=None if known else self._experiment(),
+                    tags={key: _text(value) for key, value in tags.items()},
+                )
+                if known and REASON in known.data.tags:  # why it ended; kill -9 leaves none
+                    mlflow.delete_tag(REASON)
+                mlflow.log_params({key: _text(value) for key, value in params.items()})
+            except BaseException as error:
+                mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                raise
+        return _MLflowRun(started.info.run_id, resumed=known is not None)
 
     def _check_server(self) -> None:
         """Ask a server whether it is there: MLflow itself would try for minutes."""
@@ -201,11 +165,11 @@ class MLflowTracker:
         except (OSError, http.client.HTTPException) as error:
             raise InputError(
                 f"the MLflow server at {redact_urls(self.uri)} does not answer ({first_line(error)}): start it, "
-                "unset MLFLOW_TRACKING_URI to use the local database, or use tracking=none"
+                f"unset MLFLOW_TRACKING_URI to use the local database, or {self.without}"
             ) from error
 
     def _experiment(self) -> str:
-        """The id of the experiment, which is made where it does not exist."""
+        """Return the id of the experiment, which is made where it does not exist."""
         import mlflow
 
         experiment = mlflow.get_experiment_by_name(self.experiment_name)
@@ -220,8 +184,8 @@ class MLflowTracker:
         return str(experiment.experiment_id)
 
     @staticmethod
-    def _begun(run_id: str | None) -> Any:
-        """The run to go on with; None if it was deleted, or lies in another store."""
+    def _known(run_id: str | None) -> Any:
+        """Return the run to go on with; None if it was deleted, or lies in another store."""
         import mlflow
 
         if run_id is None:
@@ -234,52 +198,114 @@ class MLflowTracker:
 
 
 class _MLflowRun(Run):
-    """The run that is active in this process."""
+    """The run that is active in this thread."""
 
-    def __init__(self, resumed: bool) -> None:
-        import mlflow
+    id: str
 
-        active = mlflow.active_run()
-        assert active is not None
-        self.id = active.info.run_id
+    def __init__(self, run_id: str, resumed: bool) -> None:
+        self.id = run_id
         self._model_id: str | None = None
-        self._logged = len(mlflow.MlflowClient().get_metric_history(self.id, "val/loss")) if resumed else 0
+        self._epochs: int | None = None if resumed else 0
+        """How many epochs are recorded; None as long as nobody has looked."""
 
-    def log_data(self, data: "Data") -> None:
+    def log_data(
+        self, name: str, images: "NDArray[Any]", labels: "NDArray[Any]", digest: str, folder: str | Path
+    ) -> None:
         import mlflow
         from mlflow.data.sources import LocalArtifactDatasetSource
 
-        dataset = mlflow.data.from_numpy(
-            data.train.images.numpy(),
-            targets=data.train.labels.numpy(),
-            source=LocalArtifactDatasetSource(str(data.root.absolute())),
-            name=data.name,
-            digest=data.digest[:32],
-        )
+        source = LocalArtifactDatasetSource(str(Path(folder).absolute()))
+        dataset = mlflow.data.from_numpy(images, targets=labels, source=source, name=name, digest=digest[:32])
         mlflow.log_input(dataset, context="training")
 
-    def log_epochs(self, history: list[dict[str, float]]) -> None:
+    def log_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
         import mlflow
 
-        for step, values in enumerate(history[self._logged :], start=self._logged + 1):
-            mlflow.log_metrics(values, step=step)
-        self._logged = max(self._logged, len(history))  # it may go on from an older checkpoint than the newest
+        if not history:
+            return
+        if self._epochs is None:
+            known = mlflow.MlflowClient().get_metric_history(self.id, next(iter(history[0])))
+            self._epochs = max((int(point.step) for point in known), default=0)
+        for step, values in enumerate(history[self._epochs :], start=self._epochs + 1):
+            mlflow.log_metrics(dict(values), step=step)
+        self._epochs = max(self._epochs, len(history))  # it may go on from an older checkpoint than the newest
+
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        import mlflow
+
+        active = mlflow.active_run()
+        elsewhere = active is None or active.info.run_id != self.id  # a task may start and end runs as it likes
+        run_id = self.id if elsewhere else None  # which MLflow would look up
+        mlflow.log_metrics(dict(values), step=step, run_id=run_id, model_id=self._model_id)
 
     def log_file(self, path: Path) -> None:
         import mlflow
 
         mlflow.log_artifact(str(path))
 
-    def log_model(self, classifier: "Classifier", data: "Data") -> None:
+    def log_model(self, module: "nn.Module", example: "Tensor", metadata: Mapping[str, Any]) -> None:
         from iolaus.tracking import mlflow_model
 
-        self._model_id = mlflow_model.save(classifier, data)
+        self._model_id = mlflow_model.save(module, example, metadata)
 
-    def log_metrics(self, values: Mapping[str, float]) -> None:
-        import mlflow
 
-        mlflow.log_metrics(dict(values), model_id=self._model_id)
+def _ending(error: BaseException, trial: "Trial | None") -> tuple[str, dict[str, str]]:
+    """Return MLflow's status of a run that an exception has ended, and the tags that say why."""
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED", {REASON: "interrupted"}
+    if trial is not None and type(error).__name__ == "TrialPruned":  # Optuna's, which need not be imported
+        from iolaus.tracking import mlflow_sweep
+
+        ended = trial.study.get_trials(deepcopy=False)[trial.number]
+        return "FINISHED", {**mlflow_sweep.tags_of_pruned(ended), REASON: str(error) or "pruned"}
+    return "FAILED", {REASON: f"{type(error).__name__}: {error}"}
+
+
+def _end(run_id: str, status: str, tags: Mapping[str, str]) -> None:
+    """End a run with a status and tags, and whatever else the task has left active in this thread.
+
+    Raises:
+        MlflowException: if the store cannot be used; no run is active any more all the same.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    try:
+        for key, value in tags.items():
+            client.set_tag(run_id, key, _text(value))
+    finally:
+        _end_active(run_id, status)
+
+
+def _end_active(run_id: str, status: str) -> None:
+    import mlflow
+
+    ended, problem = [], None
+    while (active := mlflow.active_run()) is not None:
+        ended.append(active.info.run_id)
+        try:
+            mlflow.end_run(status)
+        except mlflow.exceptions.MlflowException as error:  # it is no longer active: MLflow forgets it first
+            problem = error
+    if problem is not None:
+        raise problem
+    if run_id not in ended:  # by the task itself
+        mlflow.MlflowClient().set_terminated(run_id, status)
+
+
+@contextlib.contextmanager
+def _cache_cleared() -> Iterator[None]:
+    """Free what MLflow would keep of up to 1024 runs and models to store their files with: 8 kB each."""
+    from mlflow.tracking._tracking_service import utils
+
+    known = set(utils._artifact_repos_cache)
+    try:
+        yield
+    finally:
+        for resource in utils._artifact_repos_cache.keys() - known:
+            del utils._artifact_repos_cache[resource]
 
 
 def _text(value: object) -> str:
+    """Return a value as MLflow takes it, which limits its length."""
     return str(value)[:5000]

@@ -19,6 +19,8 @@ from iolaus.search_space.keys import flatten
 
 NOT_SETTINGS = ("resume", "from_run", "from_trial", "tracking", "root")
 """Keys that may differ between a run and its resumption, or its repetition."""
+CHAMPION_PREFIX = "iolaus-"
+"""Begins the name of a data set's champion in the tracker's registry; the name of the data set follows."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from iolaus.classifier.data import photos
 from iolaus.classifier.data.batches import Shape
 from iolaus.classifier.data.dataset import Data
 from iolaus.classifier.models import build
+from iolaus.classifier.run.config import CHAMPION_PREFIX
 from iolaus.classifier.training import checkpoint
 from iolaus.errors import InputError
 from iolaus.tracking import mlflow_model
@@ -40,7 +41,7 @@ class Predictor:
             InputError: for a model that is not there, or not safe to load.
         """
         if str(model).startswith(("runs:/", "models:/", "mlflow-artifacts:/")):
-            network, facts = mlflow_model.load(str(model), tracking_uri)
+            network, facts = mlflow_model.load(str(model), ("classes", "digit_box"), tracking_uri)
             return cls(network, facts["input_shape"], facts["classes"], facts["digit_box"])
         path = Path(model).expanduser()
         classifier = checkpoint.load_model(path / "model.pt" if path.is_dir() else path, trust)
@@ -105,7 +106,7 @@ def champion(tracking_uri: str, data: str | None = None) -> str | None:
     if "://" in file or Path(file).is_file():
         from iolaus.tracking import mlflow_registry  # with Optuna and MLflow, which a model.pt need not import
 
-        found = mlflow_registry.newest(tracking_uri, data)
+        found = mlflow_registry.newest(tracking_uri, CHAMPION_PREFIX, data)
     if found is None and data is not None:
         raise InputError(
             f"no search over {data} has a champion yet: run one with hydra/sweeper/finals=seeds, or name a --model"

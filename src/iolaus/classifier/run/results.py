@@ -96,7 +96,8 @@ def track(
     for path in files:
         run.log_file(path)
     if not context.in_search:
-        run.log_model(classifier, data)
+        metadata = {"classes": data.classes, "digit_box": data.digit_box}
+        run.log_model(classifier.pixels_to_logits(), data.val.images[:2].float() / 255, metadata)
     best = {f"best/{name}": value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
     rest = {name: value for name, value in metrics.items() if name.startswith("test/") or name in OF_RUN}
     run.log_metrics({**best, "best/epoch": metrics["best_epoch"], **rest})

@@ -1,4 +1,4 @@
-"""What Hydra tells of a sweep of train.py, whose configuration names this callback."""
+"""The Hydra callback of train.py, which its configuration names: what a sweep of it does besides its trials."""
 
 import statistics
 import warnings
@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from iolaus.classifier.run import objective, test_set_log
+from iolaus.classifier.run.config import CHAMPION_PREFIX
 from iolaus.errors import InputError
 
 if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
@@ -19,12 +20,12 @@ if TYPE_CHECKING:  # a single run names it too, and has no use for Optuna
 
 
 class SweepCallback(Callback):
-    """What a sweep of train.py does around its trials; our sweeper calls it, others do not."""
+    """Checks, records and concludes a sweep of train.py; Iolaus's sweeper calls its methods, others do not."""
 
     def on_search_start(self, config: DictConfig, directions: list[str], target: float | None) -> None:
-        """Refuse directions that do not fit the objective, a target that no value can pass, bounds of no metric.
+        """Refuse directions that do not fit the objective, a target that no value can pass, bounds of unknown metrics.
 
-        And a search without val, by which its trials are to be compared.
+        Also refuse a search without val, by which its trials are compared.
         """
         if config.train_on_val:
             raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
@@ -33,7 +34,7 @@ class SweepCallback(Callback):
         objective.check_constraints(config)
 
     def estimate_s(self, config: DictConfig, threads: int) -> float:
-        """Time a few steps of a trial, and give the seconds that its training would take."""
+        """Time a few steps of a trial, and return the seconds that its training would take."""
         from iolaus.classifier.run import estimate
 
         return estimate.seconds(config, threads)
@@ -49,11 +50,11 @@ class SweepCallback(Callback):
         instantiate(config.tracking).begin_sweep(study, Path(config.hydra.sweep.dir))
 
     def on_study_end(self, config: DictConfig, study: "Study", status: str) -> None:
-        """Have the tracker end it."""
+        """Have the tracker end the sweep's run."""
         instantiate(config.tracking).end_sweep(study, Path(config.hydra.sweep.dir), status)
 
     def final_overrides(self, config: DictConfig, results: Sequence[Mapping[str, float]]) -> list[str]:
-        """How the winner is trained once all is chosen: on train and val, for the median of its best epochs."""
+        """Return how the winner is trained in the end: on train and val, for the median of its best epochs."""
         epochs = statistics.median_low(int(result["best_epoch"]) for result in results)
         return ["train_on_val=true", f"epochs={epochs}", "early_stopping.patience=null"]
 
@@ -65,11 +66,20 @@ class SweepCallback(Callback):
         results: Sequence[Mapping[str, float]],
         trials: Sequence["FrozenTrial"],
     ) -> dict[str, str]:
-        """Have the tracker register the winner, and give what came of it."""
+        """Have the tracker register the winner, and return what came of it."""
         from iolaus.tracking.base import Winner
 
-        accuracies = [result["val/accuracy"] for result in results]
-        winner = Winner(study, Path(config.hydra.sweep.dir), found, accuracies, trials)
+        winner = Winner(
+            study,
+            Path(config.hydra.sweep.dir),
+            finals=found,
+            trials=trials,
+            model=f"{CHAMPION_PREFIX}{{data}}",
+            metric="val/accuracy",
+            values=[result["val/accuracy"] for result in results],
+            maximize=True,
+            measured_on="{data_digest}, val_size {data.val_size}",
+        )
         return {"champion": instantiate(config.tracking).register(winner)}
 
     def on_report(self, config: DictConfig, study: "Study") -> None:
