@@ -49,7 +49,7 @@ class IolausSweeperConf(OptunaSweeperConf):
     n_test seeds (null: r)."""
 
     when: dict[str, Any] | None = None
-    """Ranges that are searched only where a parameter has certain values: ``optimizer=sgd: {optimizer.momentum: ...}``."""
+    """Ranges that are searched only under conditions: ``optimizer=sgd: {optimizer.momentum: ...}``."""
 
     enqueue: list[Any] = field(default_factory=list)
     """Settings that are tried first: ``defaults``, and mappings of keys to values; missing keys are sampled."""
