@@ -1,7 +1,7 @@
 """Hydra's sweeper ``iolaus``, which also answers to ``optuna``: a search whose workers never wait for each other.
 
-What a sweep does stands in ``iolaus.sweep.sweep``; here is only what Hydra has to know, since this module is imported
-whenever any Hydra program starts.
+The sweep itself is in ``iolaus.sweep.sweep``. This module has only what Hydra has to know, since it is imported
+whenever any Hydra app starts.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class IolausSweeper(OptunaSweeper):
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a sweeper."""
+        """Set up the sweep with what Hydra gives a sweeper."""
         from iolaus.sweep.sweep import Sweep
 
         self.command = Sweep(self.settings, hydra_context, task_function, config)
@@ -45,51 +45,51 @@ class IolausSweeperConf(OptunaSweeperConf):
     pruner: Any = MISSING
 
     finals: Any = MISSING
-    """How many (k) of the best settings are run again after the search, and with how many new seeds (r) each, and with
-    how many the winner is tested (n_test; null: r)."""
+    """Finals after the search: the k best settings run again with r new seeds each, and the winner is tested with
+    n_test seeds (null: r)."""
 
     when: dict[str, Any] | None = None
-    """What is searched only where a parameter has certain values; ``optimizer=sgd: {optimizer.momentum: ...}``."""
+    """Ranges that are searched only under conditions: ``optimizer=sgd: {optimizer.momentum: ...}``."""
 
     enqueue: list[Any] = field(default_factory=list)
-    """What is tried first: ``defaults`` and mappings of keys to values; what they leave out is sampled."""
+    """Settings that are tried first: ``defaults``, and mappings of keys to values; missing keys are sampled."""
 
     n_trials: int = 20
-    """The study's total, whatever it has already."""
+    """The study's total, which includes the trials that it has already."""
 
     n_jobs: int | None = None  # type: ignore[assignment]
     """Workers; null: one for each GPU, or for each core where there is none."""
 
     max_failure_rate: float = 0.0
-    """Above this share of failures among the study's finished trials, judged from five on, it is given up."""
+    """The share of failures among the study's finished trials above which a search ends; judged from five trials on."""
 
     repeats: int = 1
-    """How often a trial runs its task, each time with the next ``seed``; its value is the mean."""
+    """The number of times that a trial runs its task, each with the next ``seed``; the trial's value is the mean."""
 
     target: float | None = None
-    """A value that is to be passed."""
+    """A value of the objective to reach or pass."""
 
     at_target: str = "stop"
-    """What to do when it is passed: stop, or only report."""
+    """The action at the target: stop, or only report."""
 
     timeout_s: float | None = None
-    """Seconds after which this command begins no further trial."""
+    """Seconds after which this command starts no further trial."""
 
     patience: int | None = None
-    """After how many trials without a better one to stop."""
+    """The number of trials without a better one after which the search ends."""
 
     on_mismatch: str = "refuse"
-    """What to do with a study of this name that was made with other settings: refuse it, or continue."""
+    """The treatment of a study of this name that was made with other settings: refuse it, or continue."""
 
     variants: Any = None
-    """Settings to be compared, instead of a search: lists of overrides by name, or a function that gives them
+    """Settings to compare, instead of a search: lists of overrides by name, or a function that returns them
     (iolaus.classifier.run.ablation.variants)."""
 
     seeds: int = 5
-    """With how many seeds each of the variants is run."""
+    """The number of seeds that each of the variants is run with."""
 
     report: bool = True
-    """Whether to draw the report at the end, report.html in the study's folder."""
+    """Draw the report at the end, report.html in the study's folder."""
 
     dry_run: bool = False
     """Show the space, compose a trial of each branch and estimate how long it will take, but run nothing."""

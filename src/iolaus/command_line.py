@@ -1,4 +1,4 @@
-"""Command lines: overrides put in their place, commands to be repeated, and mistakes told in one line."""
+"""Command lines: the overrides of a resumed run, commands to print, and mistakes in one line."""
 
 import errno
 import itertools
@@ -22,9 +22,9 @@ from iolaus.search_space.keys import bare_key
 def expand_resume(argv: Sequence[str]) -> list[str]:
     """Put the overrides that a run was started with before those beside its ``resume=PATH``.
 
-    They are taken from ``.hydra/overrides.yaml`` in the checkpoint's folder; where the command line names the
-    same key, its own value stands alone. Without such a file the command line must repeat them, and
-    `check_same_settings` sees to it.
+    They are read from ``.hydra/overrides.yaml`` in the checkpoint's folder; where the command line names the same key,
+    only its own override remains. Without such a file the command line must repeat them, which `check_same_settings`
+    verifies.
     """
     path = next((Path(arg.split("=", 1)[1].strip("'\"")) for arg in argv if arg.startswith("resume=")), None)
     saved = path.parent / ".hydra" / "overrides.yaml" if path else None
@@ -37,9 +37,10 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
 
 
 def harmless(overrides: Iterable[str]) -> list[str]:
-    """Of overrides from elsewhere those that choose among our configurations and set values.
+    """Return those of another run's overrides that only choose among our configurations and set values.
 
-    They must not say where code lies. Whether they name code to run, with a ``_target_``, is for the caller to look at.
+    Options and Hydra's own keys are left out, since they may say where code lies. The caller must check for
+    ``_target_``, which may name code to run.
     """
     return [
         override
@@ -49,14 +50,14 @@ def harmless(overrides: Iterable[str]) -> list[str]:
 
 
 def resume_command(overrides: Sequence[str], checkpoint: Path) -> str:
-    """The shell command that goes on with a run that was started with `overrides`."""
+    """Return the shell command that resumes a run that was started with `overrides`."""
     kept = [override for override in overrides if bare_key(override) not in ("resume", "from_run", "from_trial")]
     path = str(checkpoint) if re.fullmatch(r"[\w./:+-]+", str(checkpoint)) else f"'{checkpoint}'"  # Hydra's quotes
     return shlex.join(["python", sys.argv[0], *config_options(sys.argv[1:]), *kept, f"resume={path}"])
 
 
 def config_options(argv: Sequence[str]) -> list[str]:
-    """Hydra's options among these arguments that say which configuration is meant, with their values."""
+    """Return the options among these arguments that tell Hydra which configuration to use, with their values."""
     return [
         part
         for flag, value in itertools.pairwise([*argv, ""])
@@ -66,9 +67,9 @@ def config_options(argv: Sequence[str]) -> list[str]:
 
 
 def report_mistakes() -> None:
-    """Let a user's mistake, a full disk and Ctrl-C end in one line; all else keeps its traceback.
+    """Print one line for a user's mistake, a full disk and Ctrl-C; anything else keeps its traceback.
 
-    Hydra hands exceptions of a task to ``sys.excepthook``. SIGTERM is made to end a run as Ctrl-C does.
+    Hydra passes exceptions of a task to ``sys.excepthook``. SIGTERM then ends a run as Ctrl-C does.
     """
     fallback = sys.excepthook
 
@@ -85,7 +86,7 @@ def report_mistakes() -> None:
 
 
 def explain(error: BaseException | None) -> str | None:
-    """The message of a mistake, also where another exception wraps it; None for anything else."""
+    """Return the message of a mistake, also where another exception wraps it; None for anything else."""
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
@@ -105,6 +106,6 @@ def explain(error: BaseException | None) -> str | None:
             why = f"({type(root).__name__}: {root}): is it spelt right, and on PYTHONPATH?"
             return f"{' '.join(str(error).split())} {why}"
         if isinstance(error, yaml.YAMLError):
-            return f"a configuration file is no YAML: {' '.join(str(error).split())}"
+            return f"a configuration file cannot be parsed as YAML: {' '.join(str(error).split())}"
         error = error.__cause__
     return None

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for mistakes that the user can fix, and parts of its messages."""
 
 import difflib
 import re
@@ -16,28 +16,28 @@ def require(holds: bool, key: str, rule: str, value: object) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value from a configuration is a number; YAML's true and false are none."""
+    """Return whether a value from a configuration is a number; YAML's true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def redact_urls(text: str) -> str:
-    """A text as others may read it: without the user and password that a URL in it may hold."""
+    """Return a text without the user names and passwords that URLs in it may hold."""
     return re.sub(r"://\S*@", "://", text)  # a password may hold anything
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """A question that names the most similar of the known keys, or nothing."""
+    """Return a question that names the most similar of the known keys, or an empty text."""
     similar = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
 def one_line(message: object) -> str:
-    """An error or its message in one line, without what Hydra puts around that of its parser."""
+    """Return an error or its message in one line, without what Hydra's parser puts around it."""
     lines = [line.strip() for line in str(message).splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Error ", "See https://"))]
     return " ".join(kept) or " ".join(lines) or type(message).__name__
 
 
 def printable(text: str) -> str:
-    """A text in one line: what would move the cursor is replaced by spaces."""
+    """Return a text in one line: characters that would move the cursor become spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,4 +1,4 @@
-"""The trial that this process is at work on, for any task: ``iolaus.report(step, value)``."""
+"""The functions that a task may call about the trial that it is run for, such as ``iolaus.report(step, value)``."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -17,29 +17,29 @@ _recorder: Callable[[int, float], object] | None = None
 
 
 class MismatchError(InputError):
-    """A study cannot go on here, whichever parameters are tried."""
+    """A study cannot continue on this machine, whatever the parameters."""
 
 
 def current_trial() -> "Trial | None":
-    """The Optuna trial that the task is run for; None outside a search."""
+    """Return the Optuna trial that the task is run for; None outside a search."""
     return _trial
 
 
 def current_repeat() -> int | None:
-    """Which of the trial's repeats the task is run for, from 0; None outside a search and where there is only one."""
+    """Return the number of the repeat that the task is run for, from 0; None if there are no repeats."""
     return _repeat
 
 
 def set_current_trial(
     trial: "Trial | None", reports: bool = True, repeat: int | None = None, final: bool = False
 ) -> None:
-    """Say which trial the task is run for: the worker's business.
+    """Set the trial that the task is run for; only workers do that.
 
     Args:
         trial: None when it has ended.
-        reports: Whether its reports decide on pruning.
-        repeat: Which of its repeats it is.
-        final: Whether all is chosen already, so that test images may be looked at.
+        reports: Its reports decide on pruning.
+        repeat: The number of the repeat, if it has several.
+        final: All choices are made, so that test images may be looked at.
     """
     global _trial, _reports, _repeat, _final
     _trial, _reports, _repeat, _final = trial, reports, repeat, final
@@ -56,7 +56,7 @@ def record_reports(recorder: Callable[[int, float], object] | None) -> None:
 
 
 def is_final() -> bool:
-    """Whether the task is run for the winner of a search, once all is chosen; False outside a search."""
+    """Return whether the task is run for the winner of a search, after all choices; False outside a search."""
     return _trial is not None and _final
 
 
@@ -73,20 +73,20 @@ def require_open_test() -> None:
 
 
 def log_results(results: Mapping[str, float]) -> None:
-    """Keep a run's metrics with its trial; outside a search do nothing. Of a trial's repeats the last one's stay."""
+    """Store a run's metrics with its trial, those of its last repeat; do nothing outside a search."""
     if _trial is not None:
         _trial.set_user_attr(RESULTS, dict(results))
 
 
 def require_same(name: str, value: str) -> None:
-    """End the search if something is not as it was for the study's first trial; outside a search do nothing.
+    """End the search if something is not as it was for the study's first trial; do nothing outside a search.
 
     Args:
-        name: What it is, as it is to be called in the message.
-        value: What must be equal, such as a digest of the images.
+        name: Its name in the message.
+        value: Its value or a digest, such as one of the images.
 
     Raises:
-        MismatchError: which ends the worker, and does not count against the trial.
+        MismatchError: which ends the worker; the trial does not count as failed.
     """
     if _trial is None:
         return
@@ -101,27 +101,27 @@ def require_same(name: str, value: str) -> None:
 
 
 def constrain(name: str, value: float) -> None:
-    """Say by how much a trial breaks a constraint: above 0 it cannot be the best. Outside a search do nothing.
+    """Set by how much a trial violates a constraint: above 0 it cannot be the best. Do nothing outside a search.
 
     Args:
-        name: Of the constraint. Of a trial's repeats the first one decides.
-        value: 0 or less keeps it.
+        name: Of the constraint. The first of a trial's repeats decides.
+        value: 0 or less where the constraint holds.
     """
     if _trial is not None and name not in _trial.constraints:
         _trial.set_constraint(name, value)
 
 
 def report(step: int, value: float) -> None:
-    """Report how a trial is doing: its objective's value after some step, such as an epoch.
+    """Report the value of a trial's objective after a step, such as an epoch, and end the trial if it is pruned.
 
-    Outside a search, and in one for several objectives, of which Optuna keeps no such values, only a tracker hears it.
+    Outside a search, and with several objectives, for which Optuna has no intermediate values, only a tracker is told.
 
     Args:
         step: Counted from 0 or 1, each once.
         value: In the objective's own unit.
 
     Raises:
-        optuna.TrialPruned: if the pruner gives the trial up, which then has to end.
+        optuna.TrialPruned: if the pruner decides so; the task must let it through.
     """
     if _recorder is not None:
         _recorder(step, value)

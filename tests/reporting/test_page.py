@@ -249,7 +249,7 @@ def test_the_report_of_a_study_can_be_written_again(program: Program, root: Path
 def test_a_misspelt_study_is_answered_with_those_that_there_are(program: Program, root: Path) -> None:
     done = program("report", "mime", "--root", str(root), entry="studies", defaults=False)
     assert done.code == 1
-    assert done.message == f"error: there is no study mime in {root}, but mine"
+    assert done.message == f"error: there is no study mime in {root}; available: mine"
 
 
 def test_a_study_whose_folder_is_elsewhere_has_no_place_for_its_report(program: Program, tmp_path: Path) -> None:

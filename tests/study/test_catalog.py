@@ -105,7 +105,7 @@ def test_a_study_that_somebody_works_on_is_left_alone(studies: Program, root: Pa
 def test_a_misspelt_name_is_answered_with_those_that_there_are(studies: Program, root: Path) -> None:
     done = studies("delete", "mime", "--root", str(root))
     assert done.code == 1
-    assert done.message == f"error: there is no study mime in {root}, but mine"
+    assert done.message == f"error: there is no study mime in {root}; available: mine"
 
 
 def test_delete_leaves_another_study_in_the_same_folder_whole(studies: Program, root: Path) -> None:

@@ -138,7 +138,7 @@ def test_an_append_that_does_not_fit_leaves_the_journal_as_it_was(path: Path) ->
     process = context.Process(target=append_beyond_limit, args=(path, theirs))
     process.start()
     theirs.close()
-    assert ours.recv() == f"{path} cannot be written to (File too large): make room, and the same command goes on"
+    assert ours.recv() == f"{path} cannot be written to (File too large): free space, and the same command continues"
     assert ours.recv() == ["s0", "s1", "s3"]
     process.join()
 
@@ -147,7 +147,7 @@ def test_an_append_that_does_not_fit_leaves_the_journal_as_it_was(path: Path) ->
 def test_a_line_of_another_version_is_named(path: Path, line: str) -> None:
     with open(path, "a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(InputError, match=r"line 3 of .*journal\.log is none that this version of Optuna writes"):
+    with pytest.raises(InputError, match=r"line 3 of .*journal\.log cannot be parsed as one that this version"):
         open_storage(str(path))
 
 

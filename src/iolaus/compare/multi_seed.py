@@ -19,12 +19,12 @@ from iolaus.search_space.keys import key_of
 from iolaus.search_space.space import Space
 from iolaus.study.attributes import END, FINAL, IDENTITY, RESULTS, SETTINGS, SURPLUS, TEST
 from iolaus.study.identity import Direction, facts_of_part, inherit, open_study, require_format
-from iolaus.study.plan import Plan, claimed
+from iolaus.study.plan import Plan, claim_lock
 from iolaus.study.pruners import PRUNERS
 from iolaus.study.queue import Goals
 from iolaus.study.storage import open_storage
 from iolaus.study.tally import Tally
-from iolaus.study.trials import is_tried_again
+from iolaus.study.trials import needs_retry
 
 SETTING, SEED = "setting", "seed"
 """The parameters of such a trial: the place of its setting in the list, and its seed."""
@@ -76,7 +76,7 @@ def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]
         final=part == TEST,
     )
     facts = facts_of_part(whole)
-    with claimed(plan):
+    with claim_lock(plan):
         storage = open_storage(plan.storage)
         if plan.study_name in optuna.get_all_study_names(storage):
             known = optuna.load_study(study_name=plan.study_name, storage=storage)
@@ -99,7 +99,7 @@ def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: 
         settings: The overrides of each by name; a seed among them is replaced.
         seeds: With which each is run.
     """
-    with claimed(of):
+    with claim_lock(of):
         wanted = [without_seed(setting) for setting in settings.values()]
         everything: list[list[str]] = study.user_attrs.get(SETTINGS, [])
         more = [setting for setting in wanted if _place(everything, setting) is None]
@@ -134,7 +134,7 @@ def without_seed(overrides: Sequence[str]) -> list[str]:
 def left(study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
     """How many runs of a list have not come to an end."""
     trials, everything = study.get_trials(deepcopy=False), study.user_attrs.get(SETTINGS, [])
-    ended = {_pair(trial) for trial in trials if trial.state.is_finished() and not is_tried_again(trial)}
+    ended = {_pair(trial) for trial in trials if trial.state.is_finished() and not needs_retry(trial)}
     return sum((_place(everything, setting), seed) not in ended for setting in settings for seed in seeds)
 
 

@@ -26,7 +26,7 @@ from iolaus.reporting.plotting import (
 )
 from iolaus.reporting.snapshot import Snapshot
 from iolaus.study.attributes import FAILED, INTERRUPTED, LOST
-from iolaus.study.trials import end_of, keeps_constraints, values_of
+from iolaus.study.trials import keeps_constraints, outcome_of, values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def history(snapshot: Snapshot) -> "Figure | None":
     if not complete:
         return None
     count = len(snapshot.directions)
-    ends = [end for end in COLORS if end not in ("complete", "running") and any(end_of(t) == end for t in trials)]
+    ends = [end for end in COLORS if end not in ("complete", "running") and any(outcome_of(t) == end for t in trials)]
     heights = [2.9] * count + [0.24 * len(ends)] * bool(ends)
     figure = canvas(sum(heights) + 0.6)
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -69,7 +69,7 @@ def history(snapshot: Snapshot) -> "Figure | None":
             panel.plot([], [], color=GREEN, linewidth=1.2, linestyle="--", label=f"target {target:g} lies far {side}")
         legend(panel)
     for row, end in enumerate(ends):
-        at = [trial.number for trial in trials if end_of(trial) == end]
+        at = [trial.number for trial in trials if outcome_of(trial) == end]
         panels[-1].plot(at, [row] * len(at), "|", color=COLORS[end], markersize=7, markeredgewidth=1.4)
     if ends:
         panels[-1].set_ylim(len(ends) - 0.4, -0.6)
@@ -219,7 +219,7 @@ def intermediate(snapshot: Snapshot) -> "Figure | None":
         curve[~np.isfinite(curve[:, 1]), 1] = np.nan  # a gap
     best = snapshot.tally.best
     for end, color in COLORS.items():
-        these = [curves[trial.number] for trial in trials if end_of(trial) == end and trial is not best]
+        these = [curves[trial.number] for trial in trials if outcome_of(trial) == end and trial is not best]
         if these:
             dashes, marker = ("-", "o") if end == "complete" else ((0, (4, 1.5)), "X")
             alpha = 0.8 if len(trials) <= 30 else 0.4

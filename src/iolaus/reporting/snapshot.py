@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from iolaus.reporting.importance import Importances, estimate, study_in_memory
 from iolaus.study import attributes
 from iolaus.study.tally import Tally
-from iolaus.study.trials import end_of, keeps_constraints, objectives, why_failed
+from iolaus.study.trials import keeps_constraints, objectives, outcome_of, why_failed
 
 ENDS = ("complete", "pruned", attributes.FAILED, attributes.LOST, attributes.INTERRUPTED, "running", "waiting")
 """What may have become of a trial, in the order in which it is told."""
@@ -46,7 +46,7 @@ class Snapshot:
         # Attributes first: what they say of trials is of such as are among the trials that are read after them.
         attrs = MappingProxyType(study.user_attrs)
         trials = study.get_trials(deepcopy=False)
-        shown = tuple(trial for trial in trials if end_of(trial) != attributes.SURPLUS)
+        shown = tuple(trial for trial in trials if outcome_of(trial) != attributes.SURPLUS)
         names, directions = tuple(objectives(study)), tuple(study.directions)
         return cls(study.study_name, names, directions, shown, attrs, datetime.now())
 
@@ -84,7 +84,7 @@ class Snapshot:
     @cached_property
     def ends(self) -> Mapping[str, int]:
         """The number of trials by what became of them."""
-        return MappingProxyType(Counter(map(end_of, self.trials)))
+        return MappingProxyType(Counter(map(outcome_of, self.trials)))
 
     @property
     def ends_in_words(self) -> str:

@@ -10,7 +10,7 @@ from iolaus.reporting.charts import COLORS
 from iolaus.reporting.plotting import SMALL, WIDTH, Floats, Scale, canvas, fitted, legend
 from iolaus.reporting.snapshot import Snapshot
 from iolaus.study.attributes import END, INTERRUPTED, LEASE, LOST
-from iolaus.study.trials import end_of
+from iolaus.study.trials import outcome_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def timeline(snapshot: Snapshot) -> "Figure | None":
     # Seams between bars, except where bars are so short that there would be nothing else.
     seam = min(0.6, 0.1 * float(np.median(ends - begins)) / total * WIDTH * 72)
     for end, color in COLORS.items():
-        which = np.array([end_of(trial) == end for trial in trials])
+        which = np.array([outcome_of(trial) == end for trial in trials])
         if which.any():
             lengths = np.maximum(ends[which] - begins[which], total / 2000)
             style: dict[str, Any] = {"height": 0.72, "color": color, "edgecolor": "white", "linewidth": seam}

@@ -1,4 +1,4 @@
-"""What a search tries first: known settings, put before what the sampler proposes."""
+"""Known settings that a search tries first, before those that the sampler proposes."""
 
 import dataclasses
 import logging
@@ -25,31 +25,31 @@ def known_settings(
     fixed: Mapping[str, str],
     named: Collection[str],
 ) -> list[dict[str, Any]]:
-    """What ``hydra.sweeper.enqueue`` names, as parameters.
+    """Return the settings of ``hydra.sweeper.enqueue`` as parameters.
 
     Args:
-        given: Mappings of keys to values, and ``defaults``, which is what the configuration holds.
-        space: What is searched.
-        default_of: Tells what a key is in the configuration.
-        fixed: What is not searched, but overridden in all trials.
-        named: Keys that the command line names: a mapping that does not go with these is left out with a warning.
+        given: Mappings of keys to values, and ``defaults``, which stands for the values of the configuration.
+        space: The search space.
+        default_of: Returns the value of a key in the configuration.
+        fixed: Overrides that all trials share, by key element.
+        named: Keys that the command line names: a mapping that contradicts one of them is left out with a warning.
 
     Raises:
         InputError: for a key that is not searched, or a value that is not in its range.
     """
-    found = []
+    settings = []
     for one in given:
         try:
-            found.append(_defaults(space, default_of) if one == "defaults" else _given(space, one, fixed))
+            settings.append(_defaults(space, default_of) if one == "defaults" else _given(space, one, fixed))
         except InputError as error:
             if not isinstance(one, dict) or not any(key_of(key) in named for key in one):
                 raise
             log.warning("%s; these settings are left out", error)
-    return [params for params in found if params]
+    return [params for params in settings if params]
 
 
 def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
-    """What the configuration holds; a value that is not in its range is left to the sampler."""
+    """Return the values of the configuration; one that is not in its range is left to the sampler."""
     outside, said = object(), set[str]()
 
     def default(name: str, domain: BaseDistribution) -> Any:
@@ -66,7 +66,7 @@ def _defaults(space: Space, default_of: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def _given(space: Space, given: Any, fixed: Mapping[str, str]) -> dict[str, Any]:
-    """What one mapping names, with the parents that its conditional keys need."""
+    """Return the parameters of one mapping, with the parents that its conditional keys need."""
     if not isinstance(given, dict):
         raise InputError(f"{ENQUEUE} must list defaults and mappings of keys to values, but got {given}")
     keys = {parameter.key for parameter in space.searched}
@@ -100,7 +100,7 @@ def _given(space: Space, given: Any, fixed: Mapping[str, str]) -> dict[str, Any]
 
 
 def _only_one(space: Space, key: str, values: Mapping[str, Any]) -> Parameter:
-    """The parameter of a key, which may have several ranges, in the branch that the other values lead to."""
+    """Return the parameter of a key, which may have several ranges, in the branch that the other values choose."""
     every = [parameter for parameter in space.searched if parameter.key == key]
     fitting = [p for p in every if all(c.parent not in values or c.holds(values) for c in p.when)]
     if not fitting:
@@ -116,11 +116,11 @@ def _only_one(space: Space, key: str, values: Mapping[str, Any]) -> Parameter:
     return fitting[0]
 
 
-def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
-    """A value as its range has it.
+def _in_range(key: str, domain: BaseDistribution, value: Any) -> Any:
+    """Return a value in the type of its range.
 
     Raises:
-        InputError: if it is not in it.
+        InputError: if it is not in the range.
     """
     if isinstance(domain, CategoricalDistribution):
         alike = [choice for choice in domain.choices if equal(choice, value)]
@@ -132,4 +132,4 @@ def _in_range(what: str, domain: BaseDistribution, value: Any) -> Any:
         and (isinstance(domain, FloatDistribution) or value == int(value))
     ):
         return float(value) if isinstance(domain, FloatDistribution) else int(value)
-    raise InputError(f"{ENQUEUE}: {what}={as_element(value)} is not in its range: {readable(domain)}")
+    raise InputError(f"{ENQUEUE}: {key}={as_element(value)} is not in its range: {readable(domain)}")

@@ -3,7 +3,7 @@
 from typing import Any
 
 BRANCH = " when "
-"""Stands in the name of a parameter whose key has a range of its own in each of several branches."""
+"""Separates key element and branch in the name of a parameter whose key has another range in another branch."""
 
 
 def key_element(name: str) -> str:

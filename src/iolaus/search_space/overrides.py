@@ -1,4 +1,4 @@
-"""Overrides as texts: what they search read from them, and values written so that Hydra reads them as they are."""
+"""Overrides as texts: ranges are read from them, and values are written so that Hydra reads the same values again."""
 
 import functools
 import math
@@ -21,20 +21,21 @@ NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 
 def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str, BaseDistribution | str]:
-    """What an override searches, or the text that it sets, by key, as the official sweeper reads it but for two forms.
+    """Return the range that an override searches, or the text that it sets, by its key element.
 
-    Shuffled choices would be another space in each command; ``glob(...)`` is refused there. ``~key=choice(true,false)``
-    searches for whether to delete a key.
+    It is read as the official sweeper reads it, with three exceptions: shuffled choices are sorted, since they would be
+    another space in each command; ``glob(...)`` is allowed; and ``~key=choice(true,false)`` searches for whether to
+    delete a key.
 
     Args:
         override: Of a key in ``hydra.sweeper.params``, or of the command line.
         config_loader: Knows the options of a group, for ``glob(...)``.
 
     Returns:
-        One key; none for a deletion.
+        One entry; none for a deletion.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be parsed.
     """
     try:
         (parsed,) = OverridesParser.create(config_loader).parse_overrides([override])
@@ -57,16 +58,16 @@ def parse(override: str, config_loader: ConfigLoader | None = None) -> dict[str,
         for distribution in searched.values():
             kinds = {isinstance(choice, bool) for choice in getattr(distribution, "choices", ()) if choice in (0, 1)}
             if len(kinds) > 1:
-                raise ValueError("Optuna takes true for 1 and false for 0, so search for one kind of them")
+                raise ValueError("Optuna takes true for 1 and false for 0: search either numbers or truth values")
         return {**searched, **fixed}
     except InputError:
         raise
     except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
-        raise InputError(f"{override} is no search space: {one_line(error)}") from error
+        raise InputError(f"{override} cannot be parsed as a search space: {one_line(error)}") from error
 
 
 def any_value(distribution: BaseDistribution) -> Any:
-    """A value that is sure to be in a distribution: the first choice, or one in the middle."""
+    """Return a value that is sure to be in a distribution: the first choice, or one in the middle."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -78,14 +79,14 @@ def any_value(distribution: BaseDistribution) -> Any:
 
 
 def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Sequence[str]) -> list[str]:
-    """Parameters and what all trials share, as Hydra takes them."""
+    """Return the overrides of a trial: those of its parameters, and those that all trials share."""
     deleted = [key_element(name) for name, value in params.items() if name.startswith("~") and value]
     values = {key_element(name): element(value) for name, value in params.items() if not name.startswith("~")}
     return [*(f"{name}={value}" for name, value in {**values, **fixed}.items()), *deleted, *deletions]
 
 
 def replace_overrides(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
-    """Overrides with others in the place of those for the same keys, which keep their plus."""
+    """Return overrides with others in place of those for the same keys; a ``+`` of the replaced one stays."""
     named = {key_of(override) for override in by}
     kept = [override for override in overrides if key_of(override) not in named]
     added = {key_of(override) for override in overrides if override.startswith("+")}
@@ -97,16 +98,16 @@ def replace_overrides(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
 
 
 def element(value: Any) -> str:
-    """What a parameter's value is called in an override.
+    """Return a parameter's value as it is written in an override.
 
-    A choice that Hydra would read as something else than one value, such as ``"a,b"``, is quoted; others stay as
-    they are, since the sweep has forgotten whether ``[1,2]`` was a list or had quotes.
+    A choice that Hydra would read as something other than one value, such as ``"a,b"``, is quoted; others stay as
+    they are, since a parsed sweep no longer tells whether ``[1,2]`` was a list or had quotes.
     """
     return _element(value) if isinstance(value, str) else str(value)
 
 
 def as_element(value: Any) -> str:
-    """What a value that YAML has read is called in an override."""
+    """Return a value from YAML as it is written in an override."""
     if isinstance(value, list):
         return f"[{','.join(map(as_element, value))}]"
     if isinstance(value, dict):
@@ -123,7 +124,7 @@ def _element(text: str) -> str:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether Hydra reads two values alike: as the same text, number or truth."""
+    """Return whether Hydra reads two values alike: as the same text, number or truth value."""
     texts = as_element(one), as_element(other)
     if texts[0] == texts[1]:
         return True
@@ -135,7 +136,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def readable(domain: BaseDistribution | str) -> str:
-    """A range in words."""
+    """Return a range in words."""
     if isinstance(domain, str):
         return domain
     if isinstance(domain, CategoricalDistribution):

@@ -1,4 +1,4 @@
-"""What a command searches: the keys of ``hydra.sweeper`` that say so and its overrides, read into a space."""
+"""The parser of search spaces: it reads a command's overrides, and the keys ``params`` and ``when`` of its sweeper."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from iolaus.search_space.space import Condition, Parameter, Space, read_when
 
 
 class SpaceParser:
-    """A command's space, and what it fixes: of two overrides for the same key the later one holds.
+    """The search space of a command, and what it fixes: of two overrides for the same key the later one holds.
 
     Args:
         settings: The keys of ``hydra.sweeper``, of which ``params`` and ``when`` are read.
@@ -32,10 +32,10 @@ class SpaceParser:
     space: Space
 
     def __init__(self, settings: Mapping[str, Any], arguments: Sequence[str], composer: Composer) -> None:
-        """Read it."""
+        """Read the space."""
         self.composer = composer
         self.fixed: dict[str, str] = {}
-        """Overrides by name, which may begin with a +."""
+        """Values by key element."""
         self.deletions: list[str] = []
         """Overrides that begin with a ~."""
         self.named = {key_of(argument) for argument in arguments}
@@ -43,10 +43,10 @@ class SpaceParser:
         self._read(settings, arguments)
 
     def default_of(self, key: str) -> Any:
-        """What a key is in the configuration as it is, without anything that is searched.
+        """Return the value of a key in the configuration with no parameters.
 
         Raises:
-            InputError: if it has no such key, or that configuration cannot be.
+            InputError: if it has no such key, or cannot be composed.
         """
         if isinstance(self._defaults, InputError):
             raise self._defaults
@@ -57,21 +57,21 @@ class SpaceParser:
         try:
             return self._composed()
         except ConfigCompositionException as error:
-            return InputError(f"the defaults do not go with what is fixed: {one_line(error)}")
+            return InputError(f"the defaults cannot be combined with what is fixed: {one_line(error)}")
 
     def _read(self, settings: Mapping[str, Any], arguments: Sequence[str]) -> None:
-        everywhere: dict[str, Parameter] = {}
-        sometimes = list(read_when(settings["when"] or {}, self.composer.loader))
+        unconditional: dict[str, Parameter] = {}
+        conditional = list(read_when(settings["when"] or {}, self.composer.loader))
 
         def hold(name: str, domain: BaseDistribution | str) -> None:
             key = key_of(name)
-            everywhere.pop(key, None)
+            unconditional.pop(key, None)
             for known in [known for known in self.fixed if key_of(known) == key]:
                 del self.fixed[known]
             if isinstance(domain, str):
                 self.fixed[name] = domain
             else:
-                everywhere[key] = Parameter(name, domain)
+                unconditional[key] = Parameter(name, domain)
 
         replaced: dict[str, tuple[str, BaseDistribution | str]] = {}
         of_params = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]
@@ -80,45 +80,45 @@ class SpaceParser:
             self.deletions += [] if read else [override]
             for name, domain in read.items():
                 key = key_of(name)
-                if override in arguments and any(p.key == key for p in sometimes) and key not in everywhere:
-                    sometimes = [dataclasses.replace(p, domain=domain) if p.key == key else p for p in sometimes]
+                if override in arguments and any(p.key == key for p in conditional) and key not in unconditional:
+                    conditional = [dataclasses.replace(p, domain=domain) if p.key == key else p for p in conditional]
                     replaced[key] = name, domain
                 else:
                     hold(name, domain)
-        declared = {parameter.key for parameter in sometimes}
+        declared = {parameter.key for parameter in conditional}
         narrowed = set(self.named)
         while True:  # what one round drops, the conditions of others may be on
-            left = self._resolved(sometimes, everywhere, declared, narrowed)
-            gone = Counter(p.key for p in sometimes) - Counter(p.key for p in left)
+            left = self._resolved(conditional, unconditional, declared, narrowed)
+            gone = Counter(p.key for p in conditional) - Counter(p.key for p in left)
             narrowed |= set(gone)  # with some of its branches, a key may have lost some of its values
-            settled, sometimes = not gone, left
+            settled, conditional = not gone, left
             # An override of a key none of whose branches is left is one like any other.
-            for key in [key for key in replaced if all(p.key != key for p in sometimes)]:
+            for key in [key for key in replaced if all(p.key != key for p in conditional)]:
                 hold(*replaced.pop(key))
                 settled = False
             if settled:
                 break
-        parameters = [*everywhere.values(), *sometimes]
+        parameters = [*unconditional.values(), *conditional]
         self._check_options(parameters)
         self.space = Space(parameters)
 
     def _resolved(
         self,
-        sometimes: Sequence[Parameter],
-        everywhere: Mapping[str, Parameter],
+        conditional: Sequence[Parameter],
+        unconditional: Mapping[str, Parameter],
         declared: set[str],
         narrowed: set[str],
     ) -> list[Parameter]:
-        """Conditional parameters without the conditions on what is not searched, and without those that cannot be.
+        """Return the conditional parameters that can exist, without their conditions on what is not searched.
 
         Args:
-            sometimes: The conditional parameters.
-            everywhere: The others by key.
-            declared: Keys that ``when`` has named: where their branches are gone, the configuration may lack them.
-            narrowed: Keys of which the command line has left fewer values, perhaps not all of a condition.
+            conditional: The conditional parameters.
+            unconditional: The others, by key.
+            declared: Keys under ``when``: without their branches, the configuration may lack them.
+            narrowed: Keys of which the command line has left fewer values, perhaps not all that a condition names.
         """
-        searched = {*everywhere, *(parameter.key for parameter in sometimes)}
-        some = {p.name: any_value(p.domain) for p in everywhere.values() if not isinstance(p.domain, str)}
+        searched = {*unconditional, *(parameter.key for parameter in conditional)}
+        some = {p.name: any_value(p.domain) for p in unconditional.values() if not isinstance(p.domain, str)}
 
         @functools.cache
         def composed() -> DictConfig:
@@ -138,16 +138,16 @@ class SpaceParser:
             return condition.holds({condition.parent: value})
 
         def possible(condition: Condition) -> Condition | None:
-            """A condition on what is searched with the values that it may have on this command line."""
+            """Return a condition on a searched key with those of its values that are left; None if there are none."""
             if condition.parent not in narrowed:
                 return condition
             self._require_options(condition.parent, condition.values)
-            parents = [p for p in (*everywhere.values(), *sometimes) if p.key == condition.parent]
+            parents = [p for p in (*unconditional.values(), *conditional) if p.key == condition.parent]
             values = tuple(value for value in condition.values if any(p.can_be(value) for p in parents))
             return Condition(condition.parent, values) if values else None
 
         resolved = []
-        for parameter in sometimes:
+        for parameter in conditional:
             left = [possible(condition) for condition in parameter.when if condition.parent in searched]
             kept = tuple(condition for condition in left if condition is not None)
             if len(kept) == len(left) and all(holds(c) for c in parameter.when if c.parent not in searched):
@@ -158,7 +158,7 @@ class SpaceParser:
         return self.composer.compose(overrides(params or {}, self.fixed, self.deletions))
 
     def _value(self, key: str, composed: DictConfig) -> Any:
-        """What a key or the choice of a group is where it is not searched."""
+        """Return the value of a key, or the option of a group, in a composed configuration."""
         if self.composer.is_group(key):
             return OmegaConf.select(composed.hydra.runtime.choices, key)
         settings = settings_of(composed)
@@ -169,7 +169,7 @@ class SpaceParser:
         return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
     def _check_options(self, parameters: Sequence[Parameter]) -> None:
-        """Look whether what a group is chosen from is there."""
+        """Refuse options that their groups do not have."""
         for parameter in parameters:
             if isinstance(parameter.domain, CategoricalDistribution):
                 self._require_options(parameter.key, parameter.domain.choices)
@@ -178,4 +178,4 @@ class SpaceParser:
         options = self.composer.options(group)
         for choice in choices:
             if options and isinstance(choice, str) and "," not in choice and choice not in (*options, "null"):
-                raise InputError(f"{group}={choice} is none of its options: {', '.join(options)}")
+                raise InputError(f"{group} has no option {choice}; available: {', '.join(options)}")

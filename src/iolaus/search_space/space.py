@@ -1,4 +1,4 @@
-"""What is searched: parameters with their ranges, of which some exist only where others have certain values."""
+"""The search space: parameters with their ranges, of which some exist only where others have certain values."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,17 +21,17 @@ WHEN = "hydra.sweeper.when"
 
 @dataclass(frozen=True)
 class Condition:
-    """That a parameter has one of some values: ``optimizer=sgd`` or ``optimizer=adam,adamw``."""
+    """A condition on a parameter: it has one of some values, as in ``optimizer=sgd`` or ``optimizer=adam,adamw``."""
 
     parent: str
     values: tuple[Any, ...]
 
     def __str__(self) -> str:
-        """The condition as it is written."""
+        """Return the condition as it is written in ``hydra.sweeper.when``."""
         return f"{self.parent}={','.join(map(element, self.values))}"
 
     def holds(self, chosen: Mapping[str, Any]) -> bool:
-        """Whether it is fulfilled; what does not exist has no value."""
+        """Return whether it holds for chosen values by key; a parameter that does not exist has none."""
         return self.parent in chosen and any(equal(chosen[self.parent], value) for value in self.values)
 
 
@@ -40,19 +40,20 @@ class Parameter:
     """A key that is searched, or that has a value of its own where its conditions hold."""
 
     name: str
-    """What Optuna calls it: as its override begins, which may be with ``+``; with ``~`` the choice is whether to delete
-    the key. In a space of which other branches have another range for the key, its own branch follows (`BRANCH`)."""
+    """Its name in Optuna: the key element of its override. It begins with ``+`` where the key is added, and with ``~``
+    if the choice is whether to delete the key. If the key has another range in another branch, its own branch follows
+    (`BRANCH`)."""
     domain: BaseDistribution | str
-    """What its value is chosen from; a text is an override's value that is not chosen."""
+    """The range that its value is chosen from, or a text: the value of an override, which is not chosen."""
     when: tuple[Condition, ...] = ()
 
     @property
     def key(self) -> str:
-        """What conditions call it."""
+        """Its name in conditions."""
         return key_of(self.name)
 
     def can_be(self, value: Any) -> bool:
-        """Whether it may have a value."""
+        """Return whether it may have a value."""
         if isinstance(self.domain, str):
             return equal(value, self.domain)
         if isinstance(self.domain, CategoricalDistribution):
@@ -64,7 +65,7 @@ class Parameter:
 
 
 class Space:
-    """All parameters, parents first.
+    """The parameters of a search, parents first.
 
     A key that has a range of its own in each of several branches is a parameter of its own in each of them, since
     Optuna keeps one range for a name.
@@ -78,7 +79,7 @@ class Space:
     """
 
     def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
-        """Check and sort the parameters, and tell those of one key apart."""
+        """Check and sort the parameters, and name those of one key differently."""
         self.parameters = _parents_first(list(parameters))
         for parameter in self.parameters:
             for condition in parameter.when:
@@ -99,32 +100,32 @@ class Space:
         ]
 
     def __bool__(self) -> bool:
-        """Whether anything is searched."""
+        """Return whether anything is searched."""
         return any(not isinstance(parameter.domain, str) for parameter in self.parameters)
 
     @property
     def is_conditional(self) -> bool:
-        """Whether trials may differ in what they have parameters for."""
+        """True if trials may differ in which parameters they have."""
         return any(parameter.when for parameter in self.searched)
 
     @property
     def searched(self) -> list[Parameter]:
-        """Those that have a range."""
+        """The parameters that have a range."""
         return [parameter for parameter in self.parameters if not isinstance(parameter.domain, str)]
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The range of each parameter by name."""
+        """The ranges by the names of the parameters."""
         return {p.name: p.domain for p in self.parameters if not isinstance(p.domain, str)}
 
     def choose(self, choose: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
-        """Give each parameter that exists its value.
+        """Choose a value for each parameter that exists.
 
         Args:
-            choose: Is asked for a value of a parameter in its range.
+            choose: Returns a value for the name of a parameter and its range.
 
         Returns:
-            The values by name; those of parameters that are not chosen are texts.
+            The values by name; for parameters without a range they are texts.
         """
         chosen: dict[str, Any] = {}
         by_key: dict[str, Any] = {}
@@ -136,16 +137,16 @@ class Space:
         return chosen
 
     def branches(self, is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
-        """Assignments that between them have whatever may decide on which keys there are.
+        """Return assignments that together cover all that may decide which keys a configuration has.
 
         Each parameter exists under each of the values that its conditions name. Each option of a parent and of a group
         is chosen once, and each option of a group for every parameter that lies in the group.
 
         Args:
-            is_group: Whether a key is a config group, whose options differ in what keys there are.
+            is_group: Returns whether a key is a config group, whose options differ in their keys.
         """
         parents = {condition.parent for parameter in self.parameters for condition in parameter.when}
-        found: list[dict[str, Any]] = []
+        branches: list[dict[str, Any]] = []
         for parameter in self.parameters:
             wishes: list[tuple[tuple[Condition, ...], dict[str, Any]]] = [(parameter.when, {})]
             for condition in parameter.when:
@@ -166,12 +167,12 @@ class Space:
                     lambda name, domain, wanted=required: wanted.get(key_of(name), any_value(domain))  # type: ignore[misc]
                 )
                 # A parameter that does not differ from group to group is the same everywhere.
-                if branch not in found:
-                    found.append(branch)
-        return found or [{}]
+                if branch not in branches:
+                    branches.append(branch)
+        return branches or [{}]
 
     def _assignments(self, when: Sequence[Condition], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Values of parents, the given ones among them, under which conditions hold and the parents exist."""
+        """Yield values of parents, the given ones among them, for which conditions hold and the parents exist."""
         if not when:
             yield dict(given)
             return
@@ -197,7 +198,7 @@ class Space:
             raise InputError(f"{WHEN} names values of {condition.parent}, which is searched in a continuous range")
 
     def facts(self) -> dict[str, str]:
-        """What the space is, by names that tell branches apart."""
+        """Return the ranges in words, by names that include their branches."""
         facts = {}
         for parameter in self.parameters:
             where = f"{BRANCH}{' and '.join(map(str, parameter.when))}" if parameter.when else ""
@@ -206,7 +207,7 @@ class Space:
         return facts
 
     def tree(self) -> Iterator[str]:
-        """The space in lines, each branch under its condition."""
+        """Yield the space in lines, each branch under its condition."""
         width = max(
             (len(key_element(parameter.name)) + 2 * len(parameter.when) for parameter in self.parameters), default=0
         )
@@ -224,7 +225,7 @@ class Space:
 
 
 def _parents_first(parameters: list[Parameter]) -> list[Parameter]:
-    """Sort parameters, as they stand where nothing forbids it."""
+    """Sort parameters so that parents come first; otherwise they keep their order."""
     keys = {parameter.key for parameter in parameters}
     ordered: list[Parameter] = []
     left = parameters
@@ -252,15 +253,15 @@ def _under(parameter: Parameter) -> str:
 
 
 def read_when(tree: Any, config_loader: ConfigLoader, above: tuple[Condition, ...] = ()) -> Iterator[Parameter]:
-    """Read ``hydra.sweeper.when``.
+    """Yield the parameters of ``hydra.sweeper.when``.
 
     Args:
-        tree: Conditions with what exists under them: keys with their ranges or values, and further conditions.
+        tree: Conditions, each with what exists under it: keys with their ranges or values, and further conditions.
         config_loader: Knows the options of a group.
         above: The conditions around it.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be parsed.
     """
     if not isinstance(tree, dict):
         raise InputError(f"{WHEN} must map conditions such as optimizer=sgd to keys with ranges, but got {tree}")
@@ -282,7 +283,7 @@ def read_when(tree: Any, config_loader: ConfigLoader, above: tuple[Condition, ..
 
 
 def _values(parent: str, values: str) -> tuple[Any, ...]:
-    """The values that a condition names: one, or several with commas."""
+    """Return the values that a condition names: one, or several with commas."""
     try:
         (parsed,) = OverridesParser.create().parse_overrides([f"{parent}={values}"])
         if parsed.is_sweep_override():
@@ -293,4 +294,4 @@ def _values(parent: str, values: str) -> tuple[Any, ...]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return (value if is_number else parsed.get_value_element_as_str(),)
     except (ValueError, HydraException) as error:
-        raise InputError(f"{WHEN}: {parent}={values} is no condition: {one_line(error)}") from error
+        raise InputError(f"{WHEN}: {parent}={values} cannot be parsed as a condition: {one_line(error)}") from error

@@ -1,1 +1,1 @@
-"""What stands in the storage, and the life of a trial."""
+"""Studies in their storage, and the life of a trial."""

@@ -133,7 +133,7 @@ def find_one(name: str, root: Path, storage: str | None = None, any_version: boo
             return stored
         names.append(stored.study.study_name)
     where = storage if storage is not None else root
-    raise InputError(f"there is no study {name} in {where}, but {', '.join(names) or 'none at all'}")
+    raise InputError(f"there is no study {name} in {where}; available: {', '.join(names) or 'none'}")
 
 
 def delete(stored: StoredStudy) -> None:

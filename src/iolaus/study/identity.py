@@ -1,4 +1,4 @@
-"""A study as a whole: opened or made, and checked to be the one that is meant."""
+"""The identity of a study: it is opened or made, and checked to be the one that is meant."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ Direction = Literal["minimize", "maximize"]
 
 
 def identity(space: Space, directions: Sequence[str], others: Mapping[str, Any]) -> dict[str, str]:
-    """What makes a study this study and no other: trials that differ in any of it cannot be compared.
+    """Return the facts that make a study this one and no other: trials that differ in any of them cannot be compared.
 
     Args:
-        space: What is searched.
+        space: The search space.
         directions: Of the objectives.
         others: Further facts by name, such as the settings that all trials share.
     """
@@ -33,7 +33,7 @@ def identity(space: Space, directions: Sequence[str], others: Mapping[str, Any])
 
 
 def digest(facts: Mapping[str, str]) -> str:
-    """Eight hex digits that stand for an identity."""
+    """Return eight hex digits that stand for an identity."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -48,12 +48,12 @@ def open_study(
     """Open a study, or make it where it does not exist.
 
     Args:
-        storage: Where it is kept.
+        storage: The storage of the study.
         name: Of the study.
         directions: ``minimize`` or ``maximize`` for each objective.
         facts: Its identity.
         on_mismatch: ``refuse`` a study that was made with another identity, or ``continue`` and record the change.
-        space: What is to be searched from now on.
+        space: The space that is to be searched from now on.
 
     Raises:
         InputError: naming each fact that differs.
@@ -94,7 +94,7 @@ def open_study(
 
 
 def require_format(study: Study) -> None:
-    """Refuse a study in which another version of Iolaus has stored what this one would misunderstand.
+    """Refuse a study of another version of Iolaus, whose attributes this one would misunderstand.
 
     Raises:
         InputError: naming both formats.
@@ -104,7 +104,7 @@ def require_format(study: Study) -> None:
 
 
 def other_version(study: Study) -> str | None:
-    """Return by which version of Iolaus a study was made if what it has stored is not to be read here, or None."""
+    """Return in words that another version of Iolaus made a study; None if this version can read it."""
     made_with = study.user_attrs.get(FORMAT, FORMAT_VERSION)
     if made_with == FORMAT_VERSION:
         return None
@@ -113,8 +113,8 @@ def other_version(study: Study) -> str | None:
 
 
 def _check_compatible(study: Study, space: Space) -> None:
-    """Refuse what Optuna would refuse in each trial: in one study a parameter keeps its choices, and its scale."""
-    known = {name: held for trial in study.get_trials(deepcopy=False) for name, held in trial.distributions.items()}
+    """Refuse what Optuna would refuse in each trial: within a study, a parameter keeps its choices and its scale."""
+    known = {name: domain for trial in study.get_trials(deepcopy=False) for name, domain in trial.distributions.items()}
     for parameter in space.searched:
         name, distribution = parameter.name, parameter.domain
         assert not isinstance(distribution, str)
@@ -129,12 +129,12 @@ def _check_compatible(study: Study, space: Space) -> None:
 
 
 def directions_of(study: Study) -> list[Direction]:
-    """The directions of a study's objectives in words."""
+    """Return the directions of a study's objectives in words."""
     return ["maximize" if direction == StudyDirection.MAXIMIZE else "minimize" for direction in study.directions]
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Each fact that differs, in words."""
+    """Return each fact that differs, in words."""
     missing = "(absent)"
     return [
         f"{name} was {before.get(name, missing)}, now {now.get(name, missing)}"
@@ -144,16 +144,16 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def facts_of_part(study: Study) -> dict[str, str]:
-    """The identity of a study that is a part of another: it goes with that one, and with the data it began with."""
+    """Return the identity of a part study: that of the study it belongs to, with the data which that one began with."""
     attrs = study.user_attrs
     same = {name.removeprefix(SAME): str(value) for name, value in attrs.items() if name.startswith(SAME) and value}
     return {"part of": study.study_name, "made": attrs.get(MADE, ""), "identity": digest(attrs[IDENTITY]), **same}
 
 
 def inherit(part: Study, whole: Study) -> None:
-    """Let a part know the whole study: `iolaus.require_same` compares with what that began with.
+    """Copy what a part study needs to know of the whole: `iolaus.require_same` compares with the data of the whole.
 
-    What an app has noted in it stands in the part under `OF` and its name.
+    Attributes that an app has set in the whole get names that begin with `OF`.
     """
     for name, value in whole.user_attrs.items():
         known = name if name.startswith(SAME) else f"{OF}{name}"
@@ -162,7 +162,7 @@ def inherit(part: Study, whole: Study) -> None:
 
 
 def seed_of(study: Study) -> int:
-    """A seed for the sampler of a study that was given none: drawn once, the same for all who work on it."""
+    """Return the sampler's seed of a study that was given none: drawn once, and the same for all of its workers."""
     if SAMPLER_SEED not in study.user_attrs:
         study.set_user_attr(SAMPLER_SEED, secrets.randbelow(2**31))
     return int(study.user_attrs[SAMPLER_SEED])

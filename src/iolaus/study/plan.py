@@ -1,4 +1,4 @@
-"""A plan of a search: all that a worker has to be told."""
+"""The plan of a search: all that a worker needs to know of it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from iolaus.study.storage import open_storage
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be searched, and where its study is kept."""
+    """The search space and the goals of a search, and the storage of its study."""
 
     storage: str
     study_name: str
@@ -37,8 +37,9 @@ class Plan:
     goals: Goals
     space: Space
     fixed: Mapping[str, str]
-    """Overrides by key that all trials share."""
+    """The overrides that all trials share: values by key element."""
     deletions: Sequence[str]
+    """Overrides that begin with ``~``."""
     custom_search_space: str | None
     sampler: Mapping[str, Any]
     """Its configuration."""
@@ -46,34 +47,34 @@ class Plan:
     """Its configuration."""
     repeats: int
     seed: int | None
-    """Of the sampler; None only as long as the study is not open, which keeps one."""
+    """Of the sampler; None until the study is open, which stores one."""
     final: bool = False
-    """Whether all is chosen already, so that the task may look at test images."""
+    """True if all choices are made, so that the task may look at test images."""
 
     def begun(self, study: Study) -> "Plan":
-        """The same for a study that is now there: with the seed that it keeps, and a request to stop forgotten."""
+        """Return the plan for a study that is now open: with its stored seed, and without earlier requests to stop."""
         goals = dataclasses.replace(self.goals, stops=study.user_attrs.get(STOPS, 0))
         seed = seed_of(study) if self.seed is None else self.seed
         sampler = {**self.sampler, "seed": seed} if "seed" in self.sampler else self.sampler
         return dataclasses.replace(self, goals=goals, seed=seed, sampler=sampler)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial with these parameters."""
+        """Return the overrides of a trial with these parameters."""
         here = self.space.choose(lambda name, _: params.get(name, ""))
         constants = {name: value for name, value in here.items() if name not in params and value != ""}
         return overrides({**constants, **params}, self.fixed, self.deletions)
 
     def name_of(self, params: Mapping[str, Any]) -> str | None:
-        """What is run with these parameters, if it has a name."""
+        """Return the name of the setting with these parameters, if it has one."""
         return None
 
     def suggest(self, trial: Trial, config: DictConfig, whitelist: Any) -> list[str]:
-        """Have the sampler choose, and give the overrides of the trial.
+        """Let the sampler choose the parameters, and return the overrides of the trial.
 
         Args:
-            trial: Has no parameters yet.
+            trial: A trial that has no parameters yet.
             config: Of the sweep, for the function that ``custom_search_space`` names.
-            whitelist: What the app allows Hydra to call; None if it does not say.
+            whitelist: The targets that the app allows Hydra to call; None if it does not say.
 
         Raises:
             InputError: if that function searches for what is fixed.
@@ -88,10 +89,10 @@ class Plan:
         return overrides({**here, **trial.params}, self.fixed, self.deletions)
 
     def open(self, storage: BaseStorage | None = None) -> TrialQueue:
-        """Look at the study, which must exist.
+        """Return the queue of the study, which must exist.
 
         Args:
-            storage: The same that is named here, where this process has it open: each keeps 8 kB of every trial.
+            storage: The plan's storage if this process has it open already: each copy takes 8 kB for every trial.
         """
         assert self.seed is not None
         study = optuna.load_study(
@@ -106,7 +107,7 @@ class Plan:
         """Find out early whether the sampler, the pruner and the custom search space can be used.
 
         Args:
-            whitelist: What the app allows Hydra to call; None if it does not say.
+            whitelist: The targets that the app allows Hydra to call; None if it does not say.
             objectives: Their number.
 
         Raises:
@@ -120,7 +121,7 @@ class Plan:
             raise InputError(f"hydra.sweeper.custom_search_space cannot be used: {one_line(error)}") from error
 
     def extension(self, whitelist: Any) -> Callable[[DictConfig, Trial], None] | None:
-        """What ``custom_search_space`` names, if anything: a function that suggests further parameters."""
+        """Return the function that ``custom_search_space`` names, which suggests further parameters; None if unset."""
         target = self.custom_search_space
         if target is None:
             return None
@@ -131,7 +132,7 @@ class Plan:
         return extension
 
 
-def claimed(plan: Plan) -> FileLock:
-    """A lock that one command on a host holds while it makes a plan's study, or fills its queue; its folder is made."""
+def claim_lock(plan: Plan) -> FileLock:
+    """Return the lock that a command holds while it makes or fills a plan's study; its folder is made if need be."""
     Path(plan.folder).mkdir(parents=True, exist_ok=True)
     return FileLock(Path(plan.folder) / "claim.lock")

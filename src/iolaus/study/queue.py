@@ -1,19 +1,19 @@
-"""A search, and the life of its trials: claimed by one worker, told its end once, tried again if it was lost.
+"""The queue of a search: each trial is claimed by one worker, told its result once, and retried if it was lost.
 
-Nothing is decided but by what stands in the study's storage, so that any process may be killed at any moment, and any
+All decisions depend only on what is in the study's storage, so that any process may be killed at any moment, and any
 number of them may work on one study. These rules make the total exact:
 
 - A trial *counts* if it is COMPLETE, PRUNED or FAIL, except a FAIL that says nothing about its parameters: its worker
   was ``lost`` (for the first two times), it was ``interrupted`` by the user, or it was ``surplus``.
-- What was lost or interrupted is tried again by a new trial that names it; of several, the smallest number is the one.
-  So each *setting*, a trial of its own with those that try it again, ends in exactly one trial that counts.
-- A new setting is surplus if as many as were asked for have smaller numbers, and so is a trial again of what a smaller
-  number tries again. Who makes a trial looks at those with smaller numbers afterwards: numbers are given in order, so
-  nothing can come between any more, and what was right once remains so. There can never be too many. A lock on one
-  host makes surplus trials rare; it is not what makes the total exact.
-- A trial carries the lease of its process from its first moment, or from the next if it was enqueued. Once that
-  cannot be alive, whoever notices makes it FAIL, looking first whether it was surplus, if its process may not have
-  come to that.
+- A lost or interrupted trial is retried by a new trial that names it; of several, the one with the smallest number is
+  the retry. So each *setting*, a trial together with its retries, ends in exactly one trial that counts.
+- A new setting is surplus if as many settings as were asked for have smaller numbers, and a retry is surplus if a
+  smaller number retries the same trial. The worker that makes a trial looks at those with smaller numbers afterwards:
+  numbers are given in order, so nothing can come between any more, and what was right once remains so. There can never
+  be too many. A lock on one host makes surplus trials rare; it is not what makes the total exact.
+- A trial carries the lease of its process from its first moment, or from the next if it was enqueued. Once that process
+  cannot be alive, whichever worker notices makes the trial FAIL. It looks first whether the trial was surplus, in case
+  its process was gone before it could look.
 """
 
 import contextlib
@@ -59,16 +59,16 @@ from iolaus.study.attributes import (
     SURPLUS,
 )
 from iolaus.study.tally import Tally
-from iolaus.study.trials import is_alive, is_begun, is_ours, losses
+from iolaus.study.trials import has_all_params, is_alive, is_ours, losses
 from iolaus.system.lease import LEASE_S, lease
 
 log = logging.getLogger(__name__)
 
 OF_THE_RUN = (PREFIX, *RUN_ATTRS)
-"""What system attributes begin with that say how a trial went, and not how its parameters were chosen."""
+"""Beginnings of the names of system attributes that belong to a trial's run, not to the choice of its parameters."""
 
 TOTAL, FAILURES, TARGET, PATIENCE, TIMEOUT, STOPPED = "total", "failures", "target", "patience", "timeout", "stopped"
-"""What ends a search."""
+"""Causes for the end of a search."""
 ENDS = {
     TOTAL: "its total",
     FAILURES: "too many failures",
@@ -77,24 +77,24 @@ ENDS = {
     TIMEOUT: "hydra.sweeper.timeout_s={timeout_s}",
     STOPPED: "a request to stop",
 }
-"""The same in words, with what it is to be filled with."""
+"""The causes in words, with the fields of `Goals` or keys of ``hydra.sweeper`` that they name."""
 
 POLL_S = 0.5
-"""Seconds between two looks of a worker that has nothing to do at those that have."""
+"""Seconds between two looks of an idle worker at the trials that others run."""
 
 
 @dataclass(frozen=True)
 class Goals:
-    """When a search is over; trials that run then come to their end.
+    """The goals at which a search ends. Trials that run then are finished.
 
     Args:
         n_trials: The study's total.
-        limit: How many trials there can be: as many as a grid has points; None where there is no limit.
-        max_failure_rate: In [0, 1]; above it nothing is claimed any more.
-        target: A value that is to be passed.
-        patience: How many trials may follow on the best one.
+        max_failure_rate: The share of failures, in [0, 1], above which nothing is claimed any more.
+        target: A value to reach or pass.
+        patience: The number of trials that may follow the best one.
         deadline: Seconds since the epoch.
-        stops: How often somebody had asked for the study's end before.
+        stops: The number of requests to stop that came before this search.
+        limit: The number of trials that there can be, such as the points of a grid; None where there is no limit.
     """
 
     n_trials: int
@@ -107,14 +107,15 @@ class Goals:
 
 
 class TrialQueue:
-    """A study as its workers see it.
+    """The trials of a study, for those who run them.
 
     Args:
         study: With the sampler and the pruner that are to be used.
-        goals: When it is over.
-        seed: Of the sampler. Each draw has a stream of its own, so that no two workers propose the same point.
-        folder: Where the lock lies that the workers of a host share.
-        attrs: What each new trial is to carry as its user attributes.
+        goals: The goals of the search.
+        seed: Of the sampler. Each trial has its own stream of random numbers, so that no two workers propose the same
+            point.
+        folder: The folder of the lock that the workers of a host share.
+        attrs: User attributes of each new trial.
     """
 
     def __init__(
@@ -125,12 +126,12 @@ class TrialQueue:
         folder: Path,
         attrs: Mapping[str, str] | None = None,
     ) -> None:
-        """Look at a study; nothing is changed."""
+        """Read the study; nothing is changed."""
         self.study, self.goals, self.seed = study, goals, seed
         self.n_trials = goals.n_trials
-        """The total, which `tally` raises as soon as somebody has asked for more."""
+        """The total, which `tally` raises once the study has been asked to grow."""
         self.stops = goals.stops
-        """How often somebody has asked for the study's end, which `tally` looks up as well."""
+        """The number of requests to stop the study, which `tally` updates as well."""
         self.attrs = {name: value for name, value in (attrs or {}).items() if name not in (FOLDER, REASON)}
         self._lock = FileLock(folder / "claim.lock", poll_interval=0.002)
         self._settled = Tally.of(study)
@@ -140,7 +141,7 @@ class TrialQueue:
         return storage_of(self.study)
 
     def tally(self, before: int | None = None) -> Tally:
-        """Count all trials, or those with smaller numbers than `before`."""
+        """Return the tally of all trials, or of those with smaller numbers than `before`."""
         if before is None:
             asked = self._storage.get_study_user_attrs(study_id(self.study))
             self.n_trials = min(max(self.goals.n_trials, asked.get(GROWN, 0)), self.goals.limit or sys.maxsize)
@@ -155,7 +156,7 @@ class TrialQueue:
             running=[],
             waiting=[],
             lost=settled.lost.copy(),
-            taken_up=settled.taken_up.copy(),
+            retried=settled.retried.copy(),
             reasons=settled.reasons.copy(),
             ends=settled.ends.copy(),
         )
@@ -164,7 +165,7 @@ class TrialQueue:
         return tally
 
     def ended_by(self, tally: Tally) -> str | None:
-        """What has ended the search, so that there is nothing left to claim, now or later; None while it goes on."""
+        """Return the cause for which the search has ended and nothing is left to claim; None while it continues."""
         goals = self.goals
         if tally.fails_too_often(goals.max_failure_rate, self.n_trials):
             return FAILURES
@@ -183,7 +184,7 @@ class TrialQueue:
     def claim(self) -> Trial | None:
         """Take the next trial, whose parameters are still to be suggested; None when the search is over.
 
-        Waits while others are at work on the last ones: what they lose is to be taken up.
+        Waits while others run the last ones, which may have to be retried.
         """
         while True:
             with self._lock:
@@ -200,7 +201,7 @@ class TrialQueue:
             time.sleep(POLL_S)
 
     def _pop(self, trial: FrozenTrial) -> tuple[int, int] | None:
-        """Take the first trial that somebody has enqueued, and give its id and draw; None if another was faster.
+        """Take the first enqueued trial; return its id and its stream, or None if another worker was faster.
 
         It is not surplus: all settings before it count or run, and these are too few.
         """
@@ -211,40 +212,40 @@ class TrialQueue:
                 storage.set_trial_system_attr(waiting, LEASE, lease())
                 for name, value in self.attrs.items():
                     storage.set_trial_user_attr(waiting, name, value)
-                return waiting, self.tally(before=trial.number).draws
+                return waiting, self.tally(before=trial.number).rng_streams
         return None
 
     def _create(self, lost: tuple[FrozenTrial, int] | None = None) -> tuple[int, int] | None:
-        """Make a trial, of lost parameters or of new ones, and give its id and draw; None if others were faster."""
+        """Make a trial, a retry or a new one; return its id and its stream, or None if others were faster."""
         attrs: dict[str, Any] = {LEASE: lease()}
         if lost is not None:
-            trial, draw = lost
-            # What samplers have noted, such as the point of a grid, belongs to the parameters.
+            trial, rng_stream = lost
+            # What samplers have stored, such as the point of a grid, belongs to the parameters.
             attrs |= {key: value for key, value in trial.system_attrs.items() if not key.startswith(OF_THE_RUN)}
-            attrs |= {RETRY_OF: trial.number, RNG_STREAM: draw, LOSSES: losses(trial)}
-            # Some parameters without the others would leave these other random numbers than were theirs.
-            if is_begun(trial):
+            attrs |= {RETRY_OF: trial.number, RNG_STREAM: rng_stream, LOSSES: losses(trial)}
+            # With some parameters only, the others would be drawn from other random numbers than they had been.
+            if has_all_params(trial):
                 attrs[FIXED_PARAMS] = {**enqueued_params(trial.system_attrs), **trial.params}
         template = create_trial(state=TrialState.RUNNING, user_attrs=self.attrs, system_attrs=attrs)
         made = self._storage.get_trial(self._storage.create_new_trial(study_id(self.study), template))
         older = self.tally(before=made.number)
         if not self._is_surplus(made, older):
-            return trial_id(made), attrs.get(RNG_STREAM, older.draws)
+            return trial_id(made), attrs.get(RNG_STREAM, older.rng_streams)
         self._end(made, SURPLUS, "others had been faster")
         return None
 
     def _is_surplus(self, trial: FrozenTrial, older: Tally) -> bool:
         retry_of = trial.system_attrs.get(RETRY_OF)
-        return older.settings >= self.n_trials if retry_of is None else retry_of in older.taken_up
+        return older.settings >= self.n_trials if retry_of is None else retry_of in older.retried
 
-    def _begin(self, claimed: int, draw: int) -> Trial:
-        reseed(self.study.sampler, self.seed, draw)
+    def _begin(self, claimed: int, rng_stream: int) -> Trial:
+        reseed(self.study.sampler, self.seed, rng_stream)
         forget_cached_trials(self.study)
         return Trial(self.study, claimed)
 
     @contextlib.contextmanager
     def lease_renewed(self, trial: Trial) -> Iterator[None]:
-        """Renew a trial's lease from time to time, for those who cannot see this process."""
+        """Renew a trial's lease from time to time, for workers on other hosts, which cannot see this process."""
         done = threading.Event()
 
         def renew() -> None:
@@ -265,20 +266,20 @@ class TrialQueue:
             thread.join()
 
     def tell(self, trial: Trial, values: list[float]) -> bool:
-        """Finish a trial with its values; False if it was given up as lost meanwhile."""
+        """Finish a trial with its values; return False if it was given up as lost meanwhile."""
         return self._finish(trial, TrialState.COMPLETE, values)
 
     def prune(self, trial: Trial) -> bool:
-        """Finish a trial that its task has given up for its values; False if it was given up as lost meanwhile."""
+        """Finish a trial that was pruned; return False if it was given up as lost meanwhile."""
         return self._finish(trial, TrialState.PRUNED, None)
 
     def fail(self, trial: Trial, end: str, reason: str) -> bool:
-        """Finish a trial that has no value; False if it was given up as lost meanwhile.
+        """Finish a trial that has no value; return False if it was given up as lost meanwhile.
 
         Args:
-            trial: It has been claimed.
+            trial: One that was claimed.
             end: FAILED, or INTERRUPTED, which does not count.
-            reason: In a line.
+            reason: One line.
         """
         with contextlib.suppress(UpdateFinishedTrialError):
             self._note(trial, end, reason)
@@ -292,7 +293,7 @@ class TrialQueue:
             self.study.tell(trial, values, state)
         except UpdateFinishedTrialError:
             return False
-        except ValueError:  # Optuna's other word for it, if it was given up since the look above
+        except ValueError:  # raised by Optuna if it was given up since the look above
             if self._storage.get_trial(trial_id(trial)).state == TrialState.RUNNING:
                 raise
             return False
@@ -302,22 +303,22 @@ class TrialQueue:
         return True
 
     def fail_lost_trials(self, end: str = LOST, own: bool = False) -> list[int]:
-        """Make each trial whose process is gone FAIL, and give their numbers.
+        """Make each trial FAIL whose process is gone, and return their numbers.
 
         Args:
             end: INTERRUPTED where the user is the cause.
-            own: Also those of this very process, whose worker has ended.
+            own: Include the trials of this process, whose worker has ended.
         """
         reason = "its worker was lost" if end == LOST else "interrupted"
         with self._lock:
             dead = [trial for trial in self.tally().running if not is_alive(trial) or (own and is_ours(trial))]
             for trial in dead:
-                surplus = not is_begun(trial) and self._is_surplus(trial, self.tally(before=trial.number))
+                surplus = not has_all_params(trial) and self._is_surplus(trial, self.tally(before=trial.number))
                 self._end(trial, SURPLUS if surplus else end, reason)
         return [trial.number for trial in dead]
 
     def _end(self, trial: FrozenTrial, end: str, reason: str) -> None:
-        """Make a trial FAIL, unless it has ended, that no sampler needs to hear of."""
+        """Make a trial FAIL without telling the sampler, unless it has ended."""
         with contextlib.suppress(UpdateFinishedTrialError):
             self._note(trial, end, reason)
             self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
@@ -328,10 +329,10 @@ class TrialQueue:
 
 
 def enqueue(study: Study, wanted: Sequence[Mapping[str, Any]]) -> None:
-    """Put trials with these parameters before all others, each once in the study's life."""
-    done = study.user_attrs.get(ENQUEUED, [])
+    """Enqueue trials with these parameters before all others, each once in the study's life."""
+    enqueued = study.user_attrs.get(ENQUEUED, [])
     for params in wanted:
-        if params not in done:
+        if params not in enqueued:
             study.enqueue_trial(dict(params))
-            done = [*done, params]
-            study.set_user_attr(ENQUEUED, done)
+            enqueued = [*enqueued, params]
+            study.set_user_attr(ENQUEUED, enqueued)

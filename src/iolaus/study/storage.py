@@ -1,4 +1,4 @@
-"""Where a study is kept: an append-only journal file, or a database by its URL."""
+"""The storage of studies: an append-only journal file, or a database by its URL."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from iolaus.errors import InputError, redact_urls
 from iolaus.optuna_internals import journal_op_codes, sets_trial_state
 
 BUSY_S = 60.0
-"""Seconds that a SQLite session waits for another's lock."""
+"""Seconds that a SQLite session waits for the lock of another."""
 
 OP_CODES = journal_op_codes()
 
@@ -25,15 +25,15 @@ class JournalFile(BaseJournalBackend):
     """A journal of JSON lines that survives ``kill -9`` and a full disk at any moment.
 
     The format is that of ``optuna.storages.journal.JournalFileBackend``, and either can read what the other wrote.
-    Its lock is one that the system releases when its holder dies, and what a writer left unfinished is cut off by
-    the next. Only a change of a trial's state is forced to the disk: the rest survives a killed process without it,
+    The operating system releases the lock when its holder dies, and a line that a writer left unfinished is cut off by
+    the next. Only a change of a trial's state is forced to the disk: the rest survives a killed process without that,
     and an append that waits for the disk takes ten times as long.
 
     Args:
-        path: The file; it is made together with its folder where it does not exist.
+        path: The file; it is made together with its folder if it does not exist.
 
     Raises:
-        InputError: if the folder or the file cannot be written to, or no Optuna that we know wrote the file.
+        InputError: if the folder or the file cannot be written to, or another version of Optuna wrote the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class JournalFile(BaseJournalBackend):
         # Not .lock, whose mere existence keeps the official backend out for 30 s.
         # Asked for again every millisecond: it is held for less than that unless the disk is waited for.
         self._lock = FileLock(f"{path}.flock", poll_interval=0.001)
-        self._read, self._offset = 0, 0  # so many logs were read, and end at this byte
+        self._read, self._offset = 0, 0  # the number of logs that were read, and the byte at which they end
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock, open(path, "ab"):
@@ -51,7 +51,7 @@ class JournalFile(BaseJournalBackend):
             raise InputError(f"the study cannot be kept in {path} ({error.strerror}): choose another folder") from error
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the logs from this number on; a last line that is unfinished is none yet."""
+        """Yield the logs from this number on, without an unfinished last line."""
         if log_number_from < self._read:
             self._read, self._offset = 0, 0
         with self._lock, open(self._path, "rb") as file:
@@ -65,7 +65,7 @@ class JournalFile(BaseJournalBackend):
                 known = False
             if not known:
                 raise InputError(
-                    f"line {self._read + 1} of {self._path} is none that this version of Optuna writes "
+                    f"line {self._read + 1} of {self._path} cannot be parsed as one that this version of Optuna writes "
                     f"({line[:60].decode(errors='replace')}): use the version that wrote it, or another study"
                 )
             self._read += 1
@@ -74,13 +74,13 @@ class JournalFile(BaseJournalBackend):
                 yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append logs, all of them or, if the disk is full, none.
+        """Append all of these logs or, if the disk is full, none.
 
         Raises:
             InputError: if the disk is full.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._lock, open(self._path, "r+b", buffering=0) as file:  # a buffer would try once more when it is closed
+        with self._lock, open(self._path, "r+b", buffering=0) as file:  # a buffer would write again when it is closed
             end = _end_of_last_line(file)
             try:
                 file.truncate(end)
@@ -93,12 +93,12 @@ class JournalFile(BaseJournalBackend):
             except OSError as error:
                 os.truncate(self._path, end)
                 raise InputError(
-                    f"{self._path} cannot be written to ({error.strerror}): make room, and the same command goes on"
+                    f"{self._path} cannot be written to ({error.strerror}): free space, and the same command continues"
                 ) from error
 
 
 def _end_of_last_line(file: Any) -> int:
-    """The number of bytes up to and including the last line that is finished."""
+    """Return the number of bytes up to and including the last finished line."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - 65536)
@@ -124,12 +124,12 @@ def open_storage(storage: str) -> BaseStorage:
     if storage in ("sqlite://", "sqlite:///:memory:"):
         raise InputError(f"storage={storage} lies in the memory of one process: leave it out for a journal file")
     connect, path = {}, storage.partition(":///")[2]
-    alone: AbstractContextManager[Any] = contextlib.nullcontext()
+    lock: AbstractContextManager[Any] = contextlib.nullcontext()
     if storage.startswith("sqlite"):
         connect = {"connect_args": {"timeout": BUSY_S}}
-        alone = FileLock(f"{path}.flock")  # two that make the tables at once disturb each other
+        lock = FileLock(f"{path}.flock")  # two processes must not make the tables at the same time
     try:
-        with alone:
+        with lock:
             return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **connect})
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna's check of the version: no common class
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -137,7 +137,7 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def absolute(storage: str) -> str:
-    """The same storage, named so that it is found from any folder."""
+    """Return the name of a storage in a form that holds in any working directory."""
     if "://" not in storage:
         return str(Path(storage).absolute())
     scheme, _, path = storage.partition(":///")

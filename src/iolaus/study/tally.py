@@ -1,4 +1,4 @@
-"""What trials carry besides Optuna's own attributes, and what those of a study come to."""
+"""The tally of a study: counts of its trials, from which it follows whether a search continues, and the best ones."""
 
 import bisect
 from collections import Counter
@@ -10,66 +10,69 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from iolaus.study.attributes import END, FAILED, NO_REASON, REASON, RETRY_OF, RNG_STREAM, SURPLUS
-from iolaus.study.trials import is_tried_again, keeps_constraints
+from iolaus.study.trials import keeps_constraints, needs_retry
 
 JUDGED_FROM = 5
-"""The number of trials from which on the share of failures is judged, or all of them if there are fewer."""
+"""The number of trials from which on the share of failures is judged; all of them if there are fewer."""
 
 
 @dataclass
 class Tally:
-    """What the trials up to some number come to."""
+    """Counts of a study's trials up to some number."""
 
     sign: int
     """1 if the first objective is to be minimized, -1 if it is to be maximized."""
     size: int = 0
+    """The number of trials that were added."""
     counted: int = 0
+    """Those that count towards the total."""
     failed: int = 0
     """Those among the counted that are FAIL."""
     pruned: int = 0
     """Those among the counted that are PRUNED."""
     settings: int = 0
-    """Those that are no trial again of another, and not surplus."""
-    draws: int = 0
-    """Those that are no trial again of another."""
+    """Those that are neither retries nor surplus."""
+    rng_streams: int = 0
+    """Those that are not retries, each of which has a stream of random numbers of its own."""
     running: list[FrozenTrial] = field(default_factory=list)
     waiting: list[FrozenTrial] = field(default_factory=list)
     lost: dict[int, tuple[FrozenTrial, int]] = field(default_factory=dict)
-    """Lost and interrupted trials by number, each with its draw."""
-    taken_up: set[int] = field(default_factory=set)
-    """The lost trials that another one takes up."""
+    """Lost and interrupted trials by number, each with its stream of random numbers."""
+    retried: set[int] = field(default_factory=set)
+    """The numbers of the lost trials that have a retry."""
     reasons: Counter[str] = field(default_factory=Counter)
+    """The reasons of those that failed."""
     best: FrozenTrial | None = None
     """The best complete trial by the first objective that keeps all constraints."""
     best_since: datetime | None = None
-    """When the first of those that are as good as the best one ended."""
+    """The time at which the first of those that are as good as the best one ended."""
     ends: list[datetime] = field(default_factory=list)
-    """When those that count ended, in order."""
+    """The times at which those that count ended, in order."""
 
     @classmethod
     def of(cls, study: Study, trials: Sequence[FrozenTrial] = ()) -> "Tally":
-        """A tally of a study, of none of its trials unless they are given."""
+        """Return a tally of a study with the given trials, by default none."""
         tally = cls(-1 if study.directions[0] == StudyDirection.MAXIMIZE else 1)
         for trial in trials:
             tally.add(trial)
         return tally
 
     def add(self, trial: FrozenTrial) -> None:
-        """Include the next trial."""
+        """Add the next trial."""
         attrs = trial.system_attrs
-        retry_of, draw = attrs.get(RETRY_OF), attrs.get(RNG_STREAM, self.draws)
+        retry_of, rng_stream = attrs.get(RETRY_OF), attrs.get(RNG_STREAM, self.rng_streams)
         self.size += 1
-        self.draws += retry_of is None
+        self.rng_streams += retry_of is None
         end = attrs.get(END, FAILED) if trial.state == TrialState.FAIL else None
         if end != SURPLUS:
             self.settings += retry_of is None
-            self.taken_up |= set() if retry_of is None else {retry_of}
+            self.retried |= set() if retry_of is None else {retry_of}
         if trial.state == TrialState.RUNNING:
             self.running.append(trial)
         elif trial.state == TrialState.WAITING:
             self.waiting.append(trial)
-        elif is_tried_again(trial):
-            self.lost[trial.number] = trial, draw
+        elif needs_retry(trial):
+            self.lost[trial.number] = trial, rng_stream
         elif end != SURPLUS:
             self.counted += 1
             if trial.datetime_complete is not None:
@@ -85,37 +88,37 @@ class Tally:
                 self.best_since = min(known, default=None)
 
     def is_best(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is complete, keeps all constraints, and beats the best."""
+        """Return whether a trial is complete, keeps all constraints, and beats the best."""
         if trial.state != TrialState.COMPLETE or not keeps_constraints(trial):
             return False
         return self.best is None or self.sign * trial.values[0] < self.sign * self.best.values[0]
 
     @property
     def since_best(self) -> int:
-        """How many of those that count have ended after the best one had, or another that is as good."""
+        """The number of trials that count and ended after the best one, or after another that is as good."""
         return 0 if self.best_since is None else len(self.ends) - bisect.bisect_right(self.ends, self.best_since)
 
     @property
     def pending(self) -> list[tuple[FrozenTrial, int]]:
-        """Lost trials that nobody has taken up yet, each with its draw."""
-        return [lost for number, lost in self.lost.items() if number not in self.taken_up]
+        """The lost trials that have no retry yet, each with its stream of random numbers."""
+        return [lost for number, lost in self.lost.items() if number not in self.retried]
 
     def passes(self, target: float) -> bool:
-        """Whether the best value is as good as this one, or better."""
+        """Return whether the best value is as good as this one, or better."""
         return self.best is not None and self.sign * self.best.values[0] <= self.sign * target
 
     def fails_too_often(self, max_failure_rate: float, n_trials: int) -> bool:
-        """Whether more than this share of the trials has failed, which is judged from `JUDGED_FROM` trials on."""
+        """Return whether more than this share of the trials has failed, judged from `JUDGED_FROM` trials on."""
         return self.counted >= min(JUDGED_FROM, n_trials) and self.failed > max_failure_rate * self.counted
 
 
 def best_of(study: Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The best complete trial by the first objective that keeps all constraints."""
+    """Return the best complete trial by the first objective that keeps all constraints."""
     return Tally.of(study, trials).best
 
 
 def best_trials(study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best of a study's trials, or with several objectives those that no other beats in all of them."""
+    """Return the best of a study's trials; with several objectives the Pareto front, which no other trial dominates."""
     if len(study.directions) > 1:
         return study.best_trials
     best = best_of(study, trials)

@@ -7,7 +7,7 @@ from iolaus.compare.multi_seed import queue
 from iolaus.errors import InputError
 from iolaus.study.attributes import COMPARISON_RESULT
 from iolaus.study.identity import Direction
-from iolaus.study.plan import Plan, claimed
+from iolaus.study.plan import Plan, claim_lock
 from iolaus.sweep.dry_run import dry_comparison
 from iolaus.sweep.session import Session, say, store
 
@@ -33,7 +33,7 @@ def compare(session: Session, plan: Plan, directions: Sequence[Direction], facts
         for line in dry_comparison(session, plan, settings, seeds):
             say(line)
         return
-    with claimed(plan):
+    with claim_lock(plan):
         study = session.open_study(plan, directions, facts)
     queued = queue(plan, study, settings, seeds)
     session.run_all(queued, study, settings.values(), seeds)

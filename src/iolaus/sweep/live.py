@@ -22,7 +22,7 @@ from iolaus.study.catalog import StoredStudy, goals_of
 from iolaus.study.pruners import prunes
 from iolaus.study.queue import ENDS, STOPPED, TIMEOUT, TrialQueue
 from iolaus.study.tally import Tally
-from iolaus.study.trials import is_alive, is_tried_again
+from iolaus.study.trials import is_alive, needs_retry
 from iolaus.system.lease import holds
 
 log = logging.getLogger(__name__)
@@ -199,8 +199,8 @@ def ended_line(trial: FrozenTrial, best: bool) -> str:
     elif trial.state == TrialState.FAIL:
         end, how = trial.system_attrs.get(END, FAILED), "failed"
         why = f" ({printable(trial.user_attrs.get(REASON, NO_REASON))})"
-        if is_tried_again(trial):
-            how, why = end, f", to be tried again{'' if end == INTERRUPTED else why}"
+        if needs_retry(trial):
+            how, why = end, f", to be retried{'' if end == INTERRUPTED else why}"
     else:
         how = trial.state.name.lower()
     duration = f" in {trial.duration.total_seconds():.1f} s" if trial.duration is not None else ""

@@ -20,7 +20,7 @@ from iolaus.optuna_internals import storage_of
 from iolaus.search_space.compose import Composer
 from iolaus.search_space.enqueue import ENQUEUE, known_settings
 from iolaus.search_space.parse import SpaceParser
-from iolaus.study.plan import Plan, claimed
+from iolaus.study.plan import Plan, claim_lock
 from iolaus.study.queue import enqueue
 from iolaus.sweep.comparison import compare
 from iolaus.sweep.dry_run import dry_run
@@ -110,7 +110,7 @@ class Sweep:
         first: Sequence[Mapping[str, Any]],
     ) -> tuple[Plan, Study]:
         """Open the study, and put known settings first; returns the plan as it begins."""
-        with claimed(plan):
+        with claim_lock(plan):
             study = session.open_study(plan, planner.directions, facts)
             plan = plan.begun(study)
             note(plan, study)

@@ -109,7 +109,7 @@ class Worker:
         else:
             told = queue.tell(trial, values)
         if not told:
-            log.warning("trial %d had been given up as lost, and is tried again elsewhere", trial.number)
+            log.warning("trial %d had been given up as lost, and is retried elsewhere", trial.number)
 
     def _run_job(self, trial: Trial) -> list[float]:
         """Run the task once, or once for each repeat, and return its values or their means."""

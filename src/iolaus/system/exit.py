@@ -13,11 +13,10 @@ FILES = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 def skip_teardown(code: int = 0) -> None:
-    """Have this process end with a code as soon as all that was registered for its end has been called.
+    """Let this process end with a code as soon as all that was registered for its end has been called.
 
-    A program says so when it has come to its last line. Whoever runs it within another program, as a test does, or
-    looks on as it runs, as a debugger does, goes on as ever. What was registered before this module was imported is not
-    called.
+    A program calls it as its last line. Where the program runs within another one, as in a test, or under a debugger
+    or profiler, nothing changes. What was registered before this module was imported is not called.
     """
     global _code, _program
     _code, _program = code, sys.modules["__main__"]

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write to, and put it in the place of `path` once it is complete and on the disk.
+    """Yield a file to write to, which replaces `path` once it is complete and on the disk.
 
     Raises:
-        OSError: if the disk is full, say, with `path` as its file name. What was there before is still there then.
+        OSError: for example if the disk is full, with `path` as its file name; the old content is still there then.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -1,4 +1,4 @@
-"""Who runs a trial, and whether that process still lives."""
+"""Leases: the note of a process that it runs a trial, and the test whether that process still lives."""
 
 import functools
 import os
@@ -13,13 +13,13 @@ LEASE_S = 120.0
 
 
 def lease() -> dict[str, Any]:
-    """A lease of this process from now on, in JSON's types."""
+    """Return a lease of this process from now on, in JSON's types."""
     pid = os.getpid()
     return {"host": _host(), "pid": pid, "started": _started(pid), "expires": time.time() + LEASE_S}
 
 
 def holds(lease: dict[str, Any]) -> bool:
-    """Whether the process that took a lease can still finish what it took it for.
+    """Return whether the process that took a lease can still finish what it took it for.
 
     On the same host it can as long as it exists, however long ago the lease was renewed: a computer may have been
     asleep. Elsewhere the lease must not have expired.
@@ -31,7 +31,7 @@ def holds(lease: dict[str, Any]) -> bool:
 
 @functools.cache
 def _host() -> str:
-    """A name under which process numbers are unique: containers and reboots have other ones."""
+    """Return a name within which process numbers are unique: it differs between containers, and after a reboot."""
     parts = [socket.gethostname()]
     with suppress(OSError):  # not Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -40,7 +40,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone, or this is not Linux."""
+    """Return the time at which a process started, in clock ticks since boot; None if it is gone or not on Linux."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

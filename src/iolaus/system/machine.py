@@ -1,11 +1,11 @@
-"""What this machine has for workers to share, found out without PyTorch."""
+"""The cores and GPUs that workers on this machine share, found without PyTorch."""
 
 import os
 from pathlib import Path
 
 
 def cores() -> int:
-    """How many cores this process may use, also in a container that is given less than the machine has."""
+    """Return the number of cores that this process may use, which in a container may be fewer than the machine has."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -15,7 +15,7 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """The CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """Return the CUDA devices that this process may use, by the names of ``CUDA_VISIBLE_DEVICES``."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [
             name for name in map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(",")) if name not in ("", "-1")

@@ -1,4 +1,4 @@
-"""What a result depends on besides its configuration."""
+"""The provenance of a run: the versions, the machine and the commit that made it, and the record beside it."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 @functools.cache
 def tags(root: Path) -> dict[str, str]:
-    """Tags that name the versions, the machine and the commit of `root`."""
+    """Return tags that name the versions, the machine and the commit of `root`."""
     packages = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow", "iolaus")
     found = {f"version.{name}": version(name) for name in packages}
     found |= {
@@ -31,7 +31,7 @@ def tags(root: Path) -> dict[str, str]:
 
 @functools.cache
 def version(package: str) -> str:
-    """Of an installed package, without what is said about its build."""
+    """Return the version of an installed package without the part about its build."""
     try:
         return importlib.metadata.version(package).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
@@ -43,13 +43,13 @@ RECORD = "run.json"
 
 
 def write_record(folder: Path, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
-    """Leave beside a run what a tracker gets of it."""
+    """Write the params and tags that a tracker gets of a run to its folder."""
     text = {"params": {name: str(value) for name, value in params.items()},
             "tags": {name: str(value) for name, value in tags.items()}}  # fmt: skip
     (folder / RECORD).write_text(json.dumps(text, indent=2))
 
 
 def find_record(folder: Path | None) -> Path | None:
-    """The record of a trial in its folder, or of the first of its repeats."""
+    """Return the path of the record in a trial's folder, or of its oldest repeat; None if there is none."""
     found = [] if folder is None else [*folder.glob(RECORD), *folder.glob(f"seed=*/{RECORD}")]
     return min(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -160,8 +160,8 @@ def _params(config: DictConfig, trial: "Trial | None") -> dict[str, Any]:
 
     Interpolations are left out: they follow from the rest or, as those of environment variables, may be secret.
     """
-    from iolaus.search_space.keys import flatten, key_element  # these with Optuna, which composing need not import
-    from iolaus.tracking.mlflow_sweep import param_name
+    from iolaus.search_space.keys import flatten, key_element
+    from iolaus.tracking.mlflow_sweep import param_name  # with Optuna, which composing need not import
 
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
