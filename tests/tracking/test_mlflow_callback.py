@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
-from sweeps import App, children, gone, kill, wait_until
+from sweeps import App, children, gone, kill
+from waiting import wait_until
 
 from iolaus.tracking import mlflow_sweep
 from iolaus.tracking.environment import absolute_uri, artifacts_beside
