@@ -20,7 +20,7 @@ config.register()
 process.prepare(sys.argv)
 
 
-# Hydra does not restrict the code that a configuration names: its author types the command, and may use own models.
+# A configuration may name any code: whoever types the command has written it, and may use models of their own.
 @hydra.main(config_path="../conf", config_name="config", execution_whitelist=UNSAFE_DISABLE_EXECUTION_CHECKS)
 def main(cfg: DictConfig) -> float | list[float]:
     """Train a classifier, and return the value of the objective, or a list of them for several objectives."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -84,10 +85,7 @@ class RunContext:
             raise InputError("hparams_search needs -m: without it there is one run, which reads the test set")
         resumed = None if cfg.resume is None else Resumed.load(Path(cfg.resume))
         recorded = reproduce.recorded(cfg)
-        searches = job.mode == RunMode.MULTIRUN and choices["hydra/sweeper"] != "basic"
-        in_search = searches and not iolaus.is_final()  # the winner's runs, after selection, are like any other
-        in_search |= resumed is not None and resumed.identity["in_search"]  # a resumed trial sees no test image either
-        in_search |= recorded is not None and recorded.in_search  # nor does a repeated one
+        in_search = _is_in_search(job, resumed, recorded)
         if in_search and cfg.train_on_val:
             raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
         settings = config.settings(cfg)
@@ -180,3 +178,11 @@ class RunContext:
             if self.checkpoint.exists() and iolaus.current_trial() is None:
                 log.info("to resume:  %s", command_line.resume_command(self.overrides, self.checkpoint))
             raise
+
+
+def _is_in_search(job: HydraConf, resumed: Resumed | None, recorded: reproduce.Recorded | None) -> bool:
+    searches = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
+    in_search = searches and not iolaus.is_final()  # the winner's runs, after selection, are like any other
+    in_search |= resumed is not None and resumed.identity["in_search"]  # a resumed trial sees no test image either
+    in_search |= recorded is not None and recorded.in_search  # nor does a repeated one
+    return in_search

@@ -47,8 +47,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, model: nn.Module) -> str:
     """Return the precision; ``auto`` means bf16 where the hardware computes it natively, else fp32.
 
-    Emulated bf16 is slower than fp32. On a GPU ``auto`` means bf16 for models with convolutions only, since small
-    linear layers gain less than the casts cost.
+    Emulated bf16 is slower than fp32. On a GPU only models with convolutions get bf16, since small linear layers gain
+    less than the casts cost.
     """
     if precision != "auto":
         return precision
