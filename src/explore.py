@@ -1,4 +1,4 @@
-"""What do the inputs look like, before and after? ``python src/explore.py data=mnist model=mlp``."""
+"""Show the inputs before and after preprocessing: ``python src/explore.py data=mnist model=mlp``."""
 
 import logging
 from pathlib import Path

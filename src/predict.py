@@ -1,4 +1,4 @@
-"""Say what images show: ``python src/predict.py digit.png photos/*.jpg [--model PATH_OR_MLFLOW_URI]``."""
+"""Classify images: ``python src/predict.py digit.png photos/*.jpg [--model PATH_OR_MLFLOW_URI]``."""
 
 import argparse
 import os
@@ -12,8 +12,8 @@ from iolaus.system.exit import skip_teardown
 
 
 def main() -> None:
-    """Print file, class and probability for each image, and draw all on one sheet."""
-    parser = argparse.ArgumentParser(description="Say what images show.")
+    """Print file, class and probability of each image, and draw all images on one sheet."""
+    parser = argparse.ArgumentParser(description="Classify images.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image files: photos or drawings of any size")
     parser.add_argument(
         "--model",
@@ -21,7 +21,7 @@ def main() -> None:
         help="a model.pt, a run's folder, runs:/<id>/model or models:/<name>/<version>; default: the champion of the "
         "last search that had one, else the newest in outputs",
     )
-    parser.add_argument("--data", metavar="NAME", help="take the champion of this data set")
+    parser.add_argument("--data", metavar="NAME", help="use the champion of this data set")
     parser.add_argument(
         "--sheet",
         metavar="FILE",
@@ -34,7 +34,7 @@ def main() -> None:
         metavar="MODULE",
         action="append",
         default=[],
-        help="a module of yours whose functions a model may call",
+        help="a module of your own whose functions a model may call",
     )
     arguments = parser.parse_args()
 
@@ -50,7 +50,7 @@ def main() -> None:
         print(f"model: {model} (name another with --model)", file=sys.stderr)
     predictor = Predictor.load(model, arguments.trust, tracking_uri)
     height, width = predictor.input_shape[1:]
-    print(f"it tells {', '.join(predictor.classes)} apart, in images of {height}x{width}", file=sys.stderr)
+    print(f"its classes are {', '.join(predictor.classes)}, its images have {height}x{width} pixels", file=sys.stderr)
     predictions = predictor.images(arguments.paths)
     for path, name, prob in predictions:
         print(f"{path}\t{name}\t{prob:.1%}")

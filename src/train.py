@@ -1,6 +1,6 @@
 """Train one classifier: ``python src/train.py model=cnn optimizer.lr=0.01``.
 
-`main` is a run from its first line to its last; what it calls is in ``src/iolaus/``, one concern a module.
+`main` reads from top to bottom as a run goes; the modules that it calls are in ``src/iolaus/``.
 """
 
 import sys
@@ -20,7 +20,7 @@ config.register()
 process.prepare(sys.argv)
 
 
-# What a configuration may call is not limited: it is written by whoever types the command, and may name their models.
+# A configuration may name any code: whoever types the command has written it, and may use models of their own.
 @hydra.main(config_path="../conf", config_name="config", execution_whitelist=UNSAFE_DISABLE_EXECUTION_CHECKS)
 def main(cfg: DictConfig) -> float | list[float]:
     """Train a classifier, and return the value of the objective, or a list of them for several objectives."""

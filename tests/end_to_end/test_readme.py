@@ -33,7 +33,7 @@ def test_the_lines_from_python_run(
     canvas = np.full((90, 90), 240, dtype=np.uint8)
     canvas[20:70, 40:48] = 20
     Image.fromarray(canvas).save("photo.png")
-    code = block("python", "engine.fit")
+    code = block("python", "loop.fit")
     exec(compile(code, "README.md", "exec"), {})
     out = capsys.readouterr().out
     assert float(re.match(r"(0\.\d+|1\.0) ", out)[1]) > 0.9  # type: ignore[index]

@@ -134,7 +134,7 @@ def test_several_objectives_reach_the_sweeper(program: Program) -> None:
         (["optimizer=sgd", "optimizer.lr=1e30"], r"the loss became (nan|inf) in step \d+ of epoch 1"),
         (["resume=nowhere/checkpoint.pt"], "resume must be .* a run's checkpoint.pt, but got nowhere/checkpoint.pt"),
         (["resume="], "resume must be the path of a run's checkpoint.pt, but got nothing"),
-        (["hparams_search=optuna"], "hparams_search needs -m: without it one run is made"),
+        (["hparams_search=optuna"], "hparams_search needs -m: without it there is one run"),
         (["data=folder", "data.root=nowhere"], "data.root must be a folder with a folder of images for each class"),
     ],
 )  # fmt: skip
@@ -263,7 +263,7 @@ def test_an_interrupted_run_resumes_to_bitwise_the_same_end(
     assert run.returncode != 0
     assert "Traceback" not in rest
     assert not (tmp_path / "cut" / "metrics.json").exists()
-    command = re.search(r"to go on: +python src/train.py (.*resume=(\S+checkpoint.pt))", rest)
+    command = re.search(r"to resume: +python src/train.py (.*resume=(\S+checkpoint.pt))", rest)
     assert command, rest
     assert checkpoint.load_state(Path(command[2]))[0].epoch == 3
 
@@ -384,7 +384,7 @@ def test_train_on_val_is_for_runs_after_a_search(program: Program) -> None:
         "train/loss", "train/accuracy", "lr", "epoch_s",
     }  # fmt: skip
     refused = program("train_on_val=true", "early_stopping.patience=1")
-    assert "train_on_val leaves no val to stop early by" in refused.message
+    assert "train_on_val leaves no val for early stopping" in refused.message
     searched = program("-m", "hparams_search=optuna", "hydra.sweeper.n_trials=1", "train_on_val=true")
     assert searched.code == 1
     assert "train_on_val=true leaves a search nothing to compare by: add train_on_val=false" in searched.message

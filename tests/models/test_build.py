@@ -94,12 +94,12 @@ def test_a_missing_argument_is_an_error_that_names_it() -> None:
 
 
 def test_logits_of_another_shape_are_an_error_that_gives_both() -> None:
-    with pytest.raises(InputError, match=r"^the model must give logits of shape \(2, 10\) .* but gave \(2, 7\)$"):
+    with pytest.raises(InputError, match=r"^the model must return logits of shape \(2, 10\) .* but returned \(2, 7\)$"):
         build(partial(MLP, num_classes=7), (1, 8, 8), 10)
 
 
 def test_something_else_than_a_module_is_an_error_that_names_its_type() -> None:
-    with pytest.raises(InputError, match=r"^model\._target_ must give a torch\.nn\.Module, but got dict$"):
+    with pytest.raises(InputError, match=r"^model\._target_ must return a torch\.nn\.Module, but returned dict$"):
         build(lambda num_classes: {"classes": num_classes}, (1, 8, 8), 10)
 
 
@@ -152,5 +152,5 @@ def test_a_model_that_gives_a_tuple_is_an_error() -> None:
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(images), images
 
-    with pytest.raises(InputError, match="must give logits"):
+    with pytest.raises(InputError, match="must return logits"):
         build(Pair, (1, 8, 8), 10)

@@ -69,7 +69,7 @@ def test_a_trial_is_repeated_bitwise(program: Program, tmp_path: Path, digits_ro
     assert not (tmp_path / "test_looks.jsonl").exists()
     shutil.rmtree(tmp_path / "multirun" / "s" / "1")
     gone = program("from_trial=s/1", f"root={tmp_path}", defaults=False)
-    assert "/multirun/s/1) has no run.json, so what it was made of is not known" in gone.message
+    assert "/multirun/s/1) has no run.json, so its configuration is unknown" in gone.message
 
 
 def test_a_repetition_that_was_interrupted_is_gone_on_with(
@@ -92,7 +92,7 @@ def test_a_repetition_that_was_interrupted_is_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         program(f"from_run={last_run(home)}", *where, defaults=False)
     monkeypatch.setattr(checkpoint, "save_state", save)
-    (command,) = [line for line in "".join(capsys.readouterr()).splitlines() if line.startswith("to go on:")]
+    (command,) = [line for line in "".join(capsys.readouterr()).splitlines() if line.startswith("to resume:")]
     arguments = shlex.split(command.partition("train.py ")[2])
     assert not any(argument.startswith("from_run=") for argument in arguments)
     for way in (arguments, [f"resume={home}/half/checkpoint.pt"]):
@@ -116,7 +116,7 @@ def test_what_has_changed_since_is_said() -> None:
 
 def test_a_run_without_metrics_says_that_there_is_nothing_to_compare() -> None:
     recorded = reproduce.Recorded("from_run=x", [], {}, {}, {})
-    assert recorded.compared({"val/accuracy": 0.5}) == "from_run=x has no metrics to compare with"
+    assert recorded.compare_results({"val/accuracy": 0.5}) == "from_run=x has no metrics to compare with"
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_a_run_without_metrics_says_that_there_is_nothing_to_compare() -> None:
     [
         (["from_trial=nosuch/3"], "there is no study nosuch in "),
         (["from_trial=nosuch"], "from_trial must be such as mystudy/17, but got nosuch"),
-        (["from_run=abc", "from_trial=s/1"], "of from_run, from_trial and resume only one can be given"),
+        (["from_run=abc", "from_trial=s/1"], "from_run, from_trial and resume are mutually exclusive"),
         (["from_run=abc", "-m"], "from_run=abc is one run: leave out -m"),
-        (["from_run=abc", "resume=checkpoint.pt"], "of from_run, from_trial and resume only one can be given"),
+        (["from_run=abc", "resume=checkpoint.pt"], "from_run, from_trial and resume are mutually exclusive"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_several_workers_killed_in_mid_trial_leave_no_run_open_and_none_twice(ho
         return journal.exists() and journal.read_text().count("mlflow_run_id") >= 3  # the sweep's is one
 
     with killed.start(out=tmp_path / "out") as process:
-        wait_until(lambda: two_are_recorded() or process.poll() is not None, 120)
+        wait_until(lambda: two_are_recorded() or process.poll() is not None)
         workers = children(process.pid)
         kill([process.pid, *workers])
     assert process.returncode == -signal.SIGKILL, (tmp_path / "out").read_text()

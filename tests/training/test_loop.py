@@ -254,7 +254,7 @@ def test_bf16_learns_as_well(digits: Data) -> None:
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="device=cuda is not there"):
+    with pytest.raises(InputError, match="device=cuda is not available"):
         device.resolve_device("cuda")
 
 

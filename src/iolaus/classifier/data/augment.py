@@ -13,14 +13,17 @@ from iolaus.errors import InputError, is_number, require
 
 
 class Affine:
-    """Turn, shift and scale each image by an amount of its own; what comes in from outside is black.
+    """Rotate, shift and scale each image at random; what comes in from outside is black.
 
-    Draws from torch's global generator.
+    The amounts are drawn from torch's global generator.
 
     Args:
-        degrees: Largest rotation either way, in degrees.
-        translate: Largest shift along either axis, as a share of the image's side.
-        scale: Smallest and largest factor of size.
+        degrees: Largest rotation in either direction, in degrees, in [0, 180].
+        translate: Largest shift along either axis, as a fraction of the image's side, in [0, 1).
+        scale: Smallest and largest factor by which the size changes.
+
+    Raises:
+        InputError: for a value out of range.
     """
 
     def __init__(self, degrees: float = 10.0, translate: float = 0.1, scale: tuple[float, float] = (0.9, 1.1)) -> None:
@@ -35,19 +38,19 @@ class Affine:
         self.degrees, self.translate, self.scale = degrees, translate, (scale[0], scale[1])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Give images of the same shape and dtype as float32 (B, C, H, W)."""
+        """Return the transformed images, float32 (B, C, H, W) as those given."""
         return F.grid_sample(images, self.grid(images), padding_mode="zeros", align_corners=False)
 
     def grid(self, images: Tensor) -> Tensor:
-        """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
+        """Return the origin of each pixel as x and y, float32 (B, H, W, 2), in [-1, 1] within the image."""
         size, (height, width) = len(images), images.shape[2:]
         draw = torch.rand(4, size)  # on the CPU: the same for every device
         angle = (draw[0] * 2 - 1) * math.radians(self.degrees)
         low, high = self.scale
-        factor = 1 / (low + draw[1] * (high - low))  # from output to input, so sizes go the other way
+        factor = 1 / (low + draw[1] * (high - low))  # from output to input, therefore inverted
         shift = (draw[2:] * 2 - 1) * (2 * self.translate)  # the grid spans [-1, 1]: two units a side
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-        # in units of half a side the rotation of a non-square image is a shear, unless it is scaled back
+        # coordinates are in units of half a side, in which a rotation of a non-square image needs these factors
         coefficients = torch.stack([cos, sin * (height / width), sin * (width / height), *shift])  # (5, B)
         along, sin_x, sin_y, shift_x, shift_y = send(coefficients, images.device).view(5, -1, 1, 1)
         x, y = _positions(width, images.device).view(1, 1, -1), _positions(height, images.device).view(1, -1, 1)
@@ -56,23 +59,26 @@ class Affine:
 
 @functools.lru_cache(maxsize=8)
 def _positions(side: int, device: torch.device) -> Tensor:
-    """Where the middles of a side's pixels are, in [-1, 1]: float32 (side,)."""
+    """Return the centres of the pixels along a side, in [-1, 1]: float32 (side,)."""
     return send((torch.arange(side) * 2 + 1) / side - 1, device)
 
 
 class Elastic(Affine):
-    """Bend the strokes of each image as well: every pixel is moved, and its neighbours almost as far.
+    """Deform each image elastically, besides the transformation of `Affine`.
 
-    The moves are uniform noise of at most `alpha` pixels either way, smoothed by a Gaussian of width `sigma`; Simard,
-    Steinkraus and Platt ("Best practices for convolutional neural networks applied to visual document analysis", 2003)
-    found 34 and 4 best for MNIST, by which a pixel goes about 1.4 pixels along either axis.
+    Each pixel is displaced by uniform noise of at most `alpha` pixels along either axis, smoothed by a Gaussian with
+    standard deviation `sigma`. Simard, Steinkraus and Platt ("Best practices for convolutional neural networks applied
+    to visual document analysis", 2003) found 34 and 4 best for MNIST, which displaces a pixel by about 1.4 pixels.
 
     Args:
-        degrees: As of `Affine`.
-        translate: As of `Affine`.
-        scale: As of `Affine`.
-        alpha: Strength, in pixels.
-        sigma: Smoothness, in pixels.
+        degrees: See `Affine`.
+        translate: See `Affine`.
+        scale: See `Affine`.
+        alpha: Strength, in pixels, at least 0.
+        sigma: Smoothness, in pixels, above 0.
+
+    Raises:
+        InputError: for a value out of range.
     """
 
     def __init__(
@@ -92,7 +98,7 @@ class Elastic(Affine):
         self.alpha, self.sigma = alpha, sigma
 
     def grid(self, images: Tensor) -> Tensor:
-        """Where each pixel comes from, as float32 (B, H, W, 2): x and y, in [-1, 1] within the image."""
+        """Return the origin of each pixel as x and y, float32 (B, H, W, 2), in [-1, 1] within the image."""
         grid = super().grid(images)
         size, (height, width) = len(images), images.shape[2:]
         noise = send(torch.rand(size, 2, width, height) * 2 - 1, images.device)
@@ -104,7 +110,7 @@ class Elastic(Affine):
 
 @functools.lru_cache(maxsize=8)
 def _smoothing(side: int, sigma: float, device: torch.device) -> Tensor:
-    """The shares (side, side) of a line's pixels in each smoothed one; after the last comes the first."""
+    """Return the weights (side, side) that smooth a line of pixels; it is continued periodically."""
     distances = (torch.arange(side).view(-1, 1) - torch.arange(side)).abs()
     weights = torch.exp(-((torch.minimum(distances, side - distances) / sigma) ** 2) / 2)
     return send(weights / weights.sum(0), device)

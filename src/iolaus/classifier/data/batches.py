@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batches of images in memory: indexed whole, in a random or fixed order, on the device that computes."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,11 +11,19 @@ from iolaus.errors import require
 Shape = tuple[int, int, int]
 """Channels, height, width of an image."""
 Augment = Callable[[Tensor], Tensor]
-"""Takes and gives float32 (B, C, H, W) in [0, 1], on any device."""
+"""A function of pixels float32 (B, C, H, W) in [0, 1] on any device, which returns such pixels."""
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """A data set that is indexed by a whole batch of indices at once."""
+    """A data set that is indexed by all indices of a batch at once.
+
+    Args:
+        images: uint8 (N, C, H, W); they stay on their device.
+        labels: int64 (N,), on the same device.
+        mean: Of each channel, of pixels in [0, 1].
+        std: Of each channel, likewise.
+        augment: Applied to each batch before it is normalised.
+    """
 
     def __init__(
         self,
@@ -25,17 +33,17 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         std: list[float],
         augment: Augment | None = None,
     ) -> None:
-        """Keep images uint8 (N, C, H, W) and labels (N,) where they are."""
+        """Store the images, and prepare the normalisation."""
         self.images, self.labels, self.augment = images, labels, augment
         means, stds = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std))  # (C, 1, 1)
         self.factor, self.offset = 1 / (255 * stds), -means / stds  # from grey levels, in two passes
 
     def __len__(self) -> int:
-        """The number of images, not of batches."""
+        """Return the number of images."""
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 (B, C, H, W), normalised, and labels int64 (B,), for int64 indices (B,)."""
+        """Return normalised images float32 (B, C, H, W) and labels int64 (B,), for indices int64 (B,)."""
         indices = send(indices, self.labels.device)
         images = self.images.index_select(0, indices).float()  # on the CPU six times as fast as indexing with []
         if self.augment is not None:
@@ -44,13 +52,16 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
 
 class BatchOrder(Sampler[Tensor]):
-    """The indices of each batch, as one tensor: drawing them one by one would cost more than an MLP's step.
+    """The indices of each batch as one tensor: to draw them one by one would cost more than an MLP's step.
 
     Args:
         size: Number of samples.
-        batch_size: Samples a batch; the last may be smaller, but one sample alone, which batch norm cannot take,
-            joins the batch before.
-        shuffle: Draw a new order from torch's global generator each time.
+        batch_size: Samples per batch. The last batch may be smaller; a single sample, which batch norm cannot take, is
+            added to the batch before.
+        shuffle: Draw a new order from torch's global generator for each epoch.
+
+    Raises:
+        InputError: for a batch size below 1.
     """
 
     def __init__(self, size: int, batch_size: int, shuffle: bool) -> None:
@@ -60,7 +71,7 @@ class BatchOrder(Sampler[Tensor]):
         self._joins = int(1 < batch_size < size and size % batch_size == 1)  # samples at the end
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return max(1, -(-(self.size - self._joins) // self.batch_size))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -71,9 +82,9 @@ class BatchOrder(Sampler[Tensor]):
         yield torch.cat([last, order[self.size - self._joins :]])
 
 
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a small tensor from the CPU to where it is needed, without waiting for what a GPU has still to do.
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor from the CPU to a device, without waiting for the GPU to finish its work.
 
-    CUDA has copied what lies in ordinary memory before the call returns, so that the source may change or go.
+    CUDA copies ordinary (not pinned) memory before the call returns, so the source may change afterwards.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")

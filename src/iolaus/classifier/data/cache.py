@@ -1,6 +1,6 @@
-"""Decoded images kept in a file beside those that they came from, with a checksum.
+"""A cache of decoded images: a file with a checksum beside the original files.
 
-Torchvision's import alone takes seconds, and decoding more; a run should pay for both once.
+To import torchvision alone takes seconds, and to decode images more; this is done once, not in each run.
 """
 
 import contextlib
@@ -23,28 +23,37 @@ from iolaus.system.files import atomic_write
 from iolaus.task import require_open_test
 
 log = logging.getLogger(__name__)
-KEPT = 8  # caches of one half: a folder that grows, or is decoded in several ways, has one for each state
+KEPT = 8  # caches of one half: a folder that changes, or is decoded in several ways, has one for each state
 
 
 class Decoded(NamedTuple):
-    """What a cache holds."""
+    """The content of a cache."""
 
     images: Tensor  # uint8 (N, C, H, W)
     labels: Tensor  # int64 (N,)
     classes: list[str]
-    digest: str
+    digest: str  # SHA-256 of images and labels
 
 
 def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, int, int]:
-    """Path, time of change and size of a half's cache, which is made first where it is missing or out of date.
+    """Find the cache of the training or the test half; make it where it is missing or out of date.
+
+    Args:
+        name: The data set's name, with which the file's name begins.
+        source: Where the images come from.
+        root: The folder of the data set's files, which is made where it is missing.
+        train: The half: True for training, False for test.
+
+    Returns:
+        The cache's path, its time of change in nanoseconds, and its size in bytes: the arguments of `read`.
 
     Raises:
-        InputError: for the test half in a trial that others are compared with.
+        InputError: for the test half in a trial that is compared with others, and for a folder that cannot be used.
     """
     if not train:
         require_open_test()
     fingerprint = source.fingerprint(root)
-    # in the name, too: runs that decode differently at one time do not take each other's images
+    # in the name, too, so that runs that decode differently at the same time do not use each other's images
     stem = f".{name}-{'train' if train else 'test'}-"
     path = root / f"{stem}{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npz"
     if not _up_to_date(path, fingerprint):
@@ -59,7 +68,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"data.root must be a folder, but {root} is a file") from error
         except InputError:
-            if new:  # it may be misspelt
+            if new:  # the folder's name may be misspelt
                 _remove_empty(root, new)
             raise
         except PermissionError as error:
@@ -71,7 +80,7 @@ def locate(name: str, source: Source, root: Path, train: bool) -> tuple[Path, in
 
 
 def _lock(root: Path, name: str, new: list[Path]) -> contextlib.AbstractContextManager[object]:
-    """A lock in a folder, which is made; what had to be made is added to `new`."""
+    """Lock a folder, which is made where it is missing; the folders that had to be made are added to `new`."""
     while True:
         new += [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
@@ -80,7 +89,7 @@ def _lock(root: Path, name: str, new: list[Path]) -> contextlib.AbstractContextM
 
 
 def _remove_empty(root: Path, made: Iterable[Path]) -> None:
-    """Remove folders that were made for nothing, and the locks in them; what holds a file stays."""
+    """Remove folders that were made in vain, and the locks in them; a folder that holds a file stays."""
     within = sorted((found for found in root.rglob("*") if found.is_dir()), reverse=True)
     with contextlib.suppress(OSError):
         for lock in root.glob(".*.lock"):
@@ -111,7 +120,16 @@ def _write(path: Path, arrays: Arrays, fingerprint: str) -> None:
 
 @functools.lru_cache(maxsize=2)
 def read(path: Path, changed_ns: int, size: int) -> Decoded:
-    """Read and verify. Remembered while the file stays as it is: a sweep's trials share one copy in memory."""
+    """Read a cache and verify its checksum; until the file changes, a sweep's trials share one copy in memory.
+
+    Args:
+        path: The file.
+        changed_ns: Its time of change, in nanoseconds.
+        size: Its size, in bytes.
+
+    Raises:
+        InputError: for a damaged file.
+    """
     with damage_reported(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as cache:
         images, labels = cache["images"], cache["labels"]
         digest = _sha256(images, labels)
@@ -123,14 +141,16 @@ def read(path: Path, changed_ns: int, size: int) -> Decoded:
 
 @contextlib.contextmanager
 def damage_reported(path: Path) -> Iterator[None]:
-    """Turn what numpy and zipfile raise for a damaged file into one clear `InputError`."""
+    """Turn the errors that numpy and zipfile raise for a damaged file into one clear `InputError`."""
     try:
         yield
     except PermissionError as error:
-        raise InputError(f"{path} may not be read: ask its owner, or choose another folder with data.root") from error
+        raise InputError(
+            f"no permission to read {path}: ask its owner, or choose another folder with data.root"
+        ) from error
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is damaged ({error}): delete it, and it is made anew from the files it came from"
+            f"{path} is damaged ({error}): delete it, and it is made again from the original files"
         ) from error
 
 

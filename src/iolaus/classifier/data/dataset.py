@@ -1,4 +1,4 @@
-"""Images in memory: decoded once into a checksummed cache, split, normalised and served in whole batches."""
+"""Images in memory: decoded once into a checksummed cache, split, normalised, and loaded in batches."""
 
 import functools
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
-    """Images of one split, as they are on disk."""
+    """Images of one split, not normalised."""
 
     images: Tensor
     """uint8, (N, C, H, W)."""
@@ -33,44 +33,45 @@ class Split(NamedTuple):
 
 @dataclass
 class Data:
-    """A data set in memory, split into train, val and test. Made by `load`."""
+    """A data set in memory, split into train, val and test; made by `load`."""
 
     name: str
     classes: list[str]
     train: Split
     val: Split
     mean: list[float]
-    """Of the training split, for each channel, of pixels in [0, 1]; zeros where `normalize` is off."""
+    """Mean of each channel over the training split, of pixels in [0, 1]; zeros without normalisation."""
     std: list[float]
+    """Standard deviation of each channel, likewise; ones without normalisation."""
     digest: str
     """SHA-256 of the decoded training images and labels."""
     batch_size: int
     digit_box: int | None
-    """Pixels of the box that a digit fills, by which `predict.py` prepares photos; None: they are resized."""
+    """Side in pixels of the box that a digit fills, for the preparation of photos; None: they are resized only."""
     root: Path
     _read_test: Callable[[], Split] = field(repr=False)
     _count_test: Callable[[], int] = field(repr=False)
     on_test_read: Callable[[int], object] | None = field(default=None, repr=False)
-    """Told the number of test images when they are first looked at."""
+    """Called with the number of test images when they are read for the first time."""
     _locked: str | None = field(default=None, repr=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height and width of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
     @property
     def num_classes(self) -> int:
-        """How many labels there are."""
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def test(self) -> Split:
-        """The test split, read from disk when it is asked for and not before.
+        """The test split, which is read from disk only when it is asked for.
 
         Raises:
-            InputError: after `lock_test`, and in a trial that others are compared with.
+            InputError: after `lock_test`, and in a trial that is compared with others.
         """
         require_open_test()
         if self._locked:
@@ -83,26 +84,26 @@ class Data:
 
     @property
     def num_test(self) -> int:
-        """How many test images there are; this looks at none of them, and `lock_test` lets it through."""
+        """The number of test images; no image is read for it, so that it is allowed after `lock_test`."""
         return self._count_test()
 
     def lock_test(self, reason: str) -> None:
-        """Make every later use of `test` raise, with `reason`."""
+        """Make every later use of `test` raise an error that gives `reason`."""
         self._locked = reason
 
     def join_val(self) -> None:
-        """Add the images of val to those of train, once nothing is left to select; normalisation stays as it is."""
+        """Add the val images to the train images, once nothing is left to select; the normalisation stays the same."""
         self.train = Split(*(torch.cat(parts) for parts in zip(self.train, self.val, strict=True)))
 
     def loader(
         self, split: str, *, augment: Augment | None = None, device: str | torch.device = "cpu"
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Serve normalised batches of a split; ``train`` is shuffled by torch's global generator.
+        """Return a loader of normalised batches of a split; ``train`` is shuffled by torch's global generator.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             augment: Applied to each batch of pixels in [0, 1], before normalisation, on the device.
-            device: Where the images are kept and the batches made.
+            device: Where the images are stored and the batches made.
 
         Returns:
             A loader of batches: images float32 (B, C, H, W), labels int64 (B,). The last batch may be smaller.
@@ -112,7 +113,7 @@ class Data:
         if isinstance(augment, nn.Identity):
             augment = None  # saves two passes over each batch
         batches = Batches(images.to(device), labels.to(device), self.mean, self.std, augment)
-        # nothing is kept for the way back in evaluation, so larger batches cost no memory to speak of
+        # evaluation keeps no activations for a backward pass, so larger batches cost little memory
         batch_size = self.batch_size if split == "train" else max(self.batch_size, 1000)
         order = BatchOrder(len(labels), batch_size, shuffle=split == "train")
         return DataLoader(batches, sampler=order, batch_size=None)
@@ -128,21 +129,21 @@ def load(
     normalize: bool = True,
     digit_box: int | None = None,
 ) -> Data:
-    """Load a data set into memory, from its cache or, the first time, from its source.
+    """Load a data set into memory: from its cache or, the first time, from its source.
 
-    The validation split is carved from the training set, stratified, and is the same for every seed.
+    The validation split is taken from the training set, stratified; it is the same for every seed.
 
     Args:
-        name: Names the cache, and the data set in what is logged.
+        name: The data set's name, in the cache's file name and in the log.
         source: Where the images come from.
         root: Folder of the files and of the cache.
-        batch_size: Images a training batch.
+        batch_size: Images per training batch.
         val_size: Images of the validation split or, below 1, its share of the training set.
         normalize: Subtract the training split's mean and divide by its standard deviation, for each channel.
         digit_box: See `Data.digit_box`.
 
     Raises:
-        InputError: for files that are missing or damaged, and values out of range.
+        InputError: for files that are missing or damaged, and for values out of range.
     """
     require(type(batch_size) is int and batch_size >= 1, "data.batch_size", "at least 1", batch_size)
     folder = Path(root).expanduser()
@@ -184,7 +185,7 @@ def load(
 def _split_once(
     path: Path, changed_ns: int, size: int, val_size: int | float
 ) -> tuple[Split, Split, list[float], list[float]]:
-    """Train, val, and the training split's statistics; remembered like `cache.read`, from the same file."""
+    """Return train, val, and the mean and std of train; cached like `cache.read`, by the same file."""
     cached = cache.read(path, changed_ns, size)
     in_val = stratified(cached.labels.numpy(), _val_count(val_size, len(cached.labels)))
     train = Split(cached.images[~in_val], cached.labels[~in_val])
@@ -192,9 +193,9 @@ def _split_once(
 
 
 def statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, of pixels in [0, 1]; a constant channel's deviation is given as 1.
+    """Return mean and standard deviation of each channel, of pixels in [0, 1]; for a constant channel 1 as the latter.
 
-    Exact: counted over the 256 grey levels.
+    They are exact: counted over the 256 grey levels.
 
     Args:
         images: uint8, (N, C, H, W).

@@ -1,8 +1,8 @@
-"""Photos and drawings turned into what a model was trained on.
+"""Photos and drawings, converted to images like those that a model was trained on.
 
 For digits the steps are those of MNIST's makers (LeCun, Cortes, Burges, «The MNIST database of handwritten digits»):
-the digit is scaled to fit a box of 20x20 pixels, its proportions kept, and placed in 28x28 with its centre of mass
-in the middle. Their scans were clean; a photo first loses its uneven light, its polarity and its noise.
+the digit is scaled to fit a box of 20x20 pixels, with its proportions, and placed in 28x28 pixels with its centre of
+mass in the middle. Their scans were clean; from a photo uneven light, polarity and noise are removed first.
 """
 
 from pathlib import Path
@@ -16,16 +16,16 @@ from torch import Tensor
 from iolaus.classifier.data.batches import Shape
 from iolaus.errors import InputError
 
-LONGEST = 400  # pixels; more of a photo says nothing more about a digit of 20
+LONGEST = 400  # pixels; more detail would be lost in a digit of 20 pixels anyway
 
 
 def prepare(path: str | Path, input_shape: Shape, digit_box: int | None) -> Tensor:
-    """Read an image file of any size as a model's input, before normalisation.
+    """Read an image file of any size, and return a model's input before normalisation.
 
     Args:
-        path: Anything that Pillow reads.
-        input_shape: Channels, height, width that the model takes.
-        digit_box: Pixels of the box that the digit fills; None only resizes the image.
+        path: A file of any format that Pillow reads.
+        input_shape: Channels, height and width of the model's input.
+        digit_box: Side in pixels of the box that the digit fills; None only resizes the image.
 
     Returns:
         Pixels float32 (C, H, W) in [0, 1].
@@ -51,7 +51,7 @@ def open_image(path: str | Path) -> Image.Image:
     """Read an image file upright, as 8 bits grey or colour, with or without transparency.
 
     Raises:
-        InputError: if it is not there, or not an image.
+        InputError: if it does not exist, or is not an image.
     """
     try:
         with Image.open(path) as file:
@@ -63,13 +63,13 @@ def open_image(path: str | Path) -> Image.Image:
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder: name the images in it, as in {path}/*.png") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not a readable image: of no format that Pillow knows") from error
+        raise InputError(f"{path} is not a readable image: Pillow does not know its format") from error
     except (OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image: {error}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The same image as L, LA, RGB or RGBA."""
+    """Return the same image as L, LA, RGB or RGBA."""
     if image.mode[0] in "IF":  # 16 bits, integers, floats: Pillow's own conversion would clip them
         values = np.asarray(image, dtype=float)
         largest = next((limit for limit in (1, 255, 65535) if values.max() <= limit), values.max())
@@ -82,7 +82,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def flattened(image: Image.Image) -> Image.Image:
-    """Without transparency: on white, or on black where what is drawn is light."""
+    """Return an image without transparency: on white or, where the drawing is light, on black."""
     if not image.has_transparency_data:
         return image
     light, opacity = (np.asarray(channel, dtype=float) for channel in image.convert("LA").split())
@@ -92,21 +92,24 @@ def flattened(image: Image.Image) -> Image.Image:
 
 
 def grey(image: Image.Image) -> np.ndarray:
-    """Luminance float64 (H, W) in [0, 1], at most `LONGEST` pixels a side."""
+    """Return the luminance, float64 (H, W) in [0, 1], with at most `LONGEST` pixels per side."""
     image = flattened(image).convert("L")
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
     return np.asarray(image, dtype=float) / 255
 
 
 def ink(light: np.ndarray) -> np.ndarray:
-    """How much ink there is: float64 (H, W) in [0, 1], whichever of ink and paper is the darker.
+    """Return the amount of ink, float64 (H, W) in [0, 1], for dark ink on light paper and the reverse.
+
+    Args:
+        light: Luminance float64 (H, W) in [0, 1].
 
     Raises:
         InputError: if nothing stands out from the background.
     """
     smooth = ndimage.gaussian_filter(light, max(light.shape) / 130)
     difference = smooth - background(smooth)
-    # of normal noise a fifth is below 0.253 standard deviations; the median would be ink where the digit is bold
+    # a fifth of normal noise is below 0.253 standard deviations; the median would be ink where the digit is bold
     noise = np.quantile(np.abs(difference), 0.2) / 0.253
     outstanding = np.where(np.abs(difference) > 3 * noise, difference, 0.0)
     difference *= np.sign(outstanding.sum()) or 1.0
@@ -121,10 +124,13 @@ def ink(light: np.ndarray) -> np.ndarray:
 
 
 def background(light: np.ndarray) -> np.ndarray:
-    """The paper's brightness at each pixel: a quadratic surface, fitted with the ink weighted away.
+    """Return the paper's brightness at each pixel: a quadratic surface, fitted to the paper and not to the ink.
 
-    Iteratively reweighted least squares with Tukey's biweight (Beaton and Tukey, 1974). It starts from the frame of
-    the picture, which is mostly paper: a bold digit can be the majority of all pixels and bend the surface to it.
+    The fit is by iteratively reweighted least squares with Tukey's biweight (Beaton and Tukey, 1974). It starts from
+    the frame of the picture, which is mostly paper: the ink of a bold digit can be the majority of all pixels.
+
+    Args:
+        light: Luminance float64 (H, W) in [0, 1].
     """
     height, width = light.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -145,7 +151,7 @@ def background(light: np.ndarray) -> np.ndarray:
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold that best splits values in two classes (Otsu, 1979)."""
+    """Return the threshold that best splits values into two classes (Otsu, 1979)."""
     if values.min() == values.max():
         return float(values.max())
     counts, edges = np.histogram(values, bins=128)
@@ -159,19 +165,23 @@ def otsu(values: np.ndarray) -> float:
 
 
 def strokes(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest connected piece and those of at least a twelfth of its area: a digit's, but not specks."""
+    """Return a mask of the largest connected piece and those of at least a twelfth of its area, without specks.
+
+    Args:
+        mask: bool (H, W), True for ink.
+    """
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
     return np.isin(labels, 1 + np.flatnonzero(areas >= areas.max() / 12))
 
 
 def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
-    """Scale ink to fit a box and place its centre of mass in the middle; a box as large as the square stays put.
+    """Scale ink to fit a box, and place its centre of mass in the middle of a square.
 
     Args:
         ink: float (H, W) in [0, 1], not all 0.
-        side: Of the square that is returned, in pixels.
-        box: Length of the digit's longer side, in pixels.
+        side: Side of the square, in pixels.
+        box: Length of the digit's longer side, in pixels; where it equals `side`, the digit's box is centred instead.
 
     Returns:
         float32 (side, side) in [0, 1].
@@ -183,7 +193,7 @@ def centred(ink: np.ndarray, side: int, box: int) -> np.ndarray:
     image = Image.fromarray(digit.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     small = np.asarray(image).clip(0, 1)
     if box < side:
-        # MNIST's own images are reproduced exactly when the centre of mass comes to pixel 14 of 0..27
+        # MNIST's own images are reproduced exactly with the centre of mass at pixel 14 of 0..27
         wanted = [round(side / 2 - middle) for middle in ndimage.center_of_mass(small)]
     else:  # as in scikit-learn's digits, which fill their 8x8 pixels
         wanted = [round((side - length) / 2) for length in size]

@@ -1,7 +1,7 @@
-"""Where images come from: one small class for each kind of data set.
+"""The sources of images: one small class for each kind of data set.
 
-A source turns files into uint8 arrays. It is read once; `dataset.py` keeps the arrays in a cache. A data set of your
-own is a class with the two methods of `Source`, named as ``data.source._target_``.
+A source decodes files into uint8 arrays. It is read once; `cache.py` stores the arrays in a file. For a data set of
+your own, write a class with the two methods of `Source` and name it as ``data.source._target_``.
 """
 
 import hashlib
@@ -27,37 +27,38 @@ class Arrays(NamedTuple):
 
 
 class Source(Protocol):
-    """What `iolaus.classifier.data.dataset.load` reads."""
+    """The interface that `iolaus.classifier.data.dataset.load` reads from."""
 
     def fingerprint(self, root: Path) -> str:
-        """Change whenever the decoded images would: a cache with another fingerprint is made anew."""
+        """Return a text that changes whenever the decoded images would; then they are decoded again."""
         ...
 
     def read(self, root: Path, train: bool) -> Arrays:
-        """Decode the training or the test images below `root`."""
+        """Decode the training or the test images in `root`; see `iolaus.task.require_open_test` for the latter."""
         ...
 
 
 class Torchvision:
-    """A data set of ``torchvision.datasets`` with the interface of its MNIST, downloaded where it is missing.
+    """A data set of ``torchvision.datasets`` in MNIST's format, downloaded where it is missing.
 
     Args:
-        dataset: The class's name: ``MNIST``, ``FashionMNIST`` or ``KMNIST``.
+        dataset: The name of its class: ``MNIST``, ``FashionMNIST`` or ``KMNIST``.
     """
 
     def __init__(self, dataset: str) -> None:
-        """Remember the name; torchvision is imported when the cache is missing, because that takes seconds."""
+        """Store the name; torchvision is imported only where the cache is missing, because that takes seconds."""
         self.dataset = dataset
 
     def fingerprint(self, root: Path) -> str:
-        """The data set's name: its files have fixed checksums."""
+        """Return the data set's name, since its files have fixed checksums."""
         return self.dataset
 
     def read(self, root: Path, train: bool) -> Arrays:
-        """Download if need be, and decode.
+        """Download the files where they are missing, and decode them.
 
         Raises:
-            InputError: if files are missing and cannot be downloaded, or are damaged.
+            InputError: if files are missing and cannot be downloaded, or are damaged, and for test images in a trial
+                that is compared with others.
         """
         if not train:
             require_open_test()
@@ -112,13 +113,13 @@ class Torchvision:
 
     @staticmethod
     def _damaged(make: Any, folder: Path) -> list[str]:
-        """The compressed files that torchvision would want to download again."""
+        """Return the names of compressed files that torchvision would download again."""
         packed = [(folder / name, md5) for name, md5 in make.resources if (folder / name).is_file()]
         return [path.name for path, md5 in packed if not _has_md5(path, md5)]
 
     @staticmethod
     def _changed(make: Any, folder: Path) -> list[str]:
-        """The extracted files that are not what their compressed originals hold, where these are kept and sound."""
+        """Return the names of extracted files that differ from their compressed originals, where these are intact."""
         packed = [folder / name for name, md5 in make.resources if _has_md5(folder / name, md5)]
         # a gzip file ends with the CRC-32 of its content and the content's length (RFC 1952, section 2.3.1)
         return [
@@ -137,14 +138,18 @@ def _has_md5(path: Path, md5: str) -> bool:
 
 
 class Digits:
-    """The 1,797 digits of 8x8 pixels that scikit-learn bundles; a fixed, stratified 360 of them are the test set."""
+    """The 1,797 digits of 8x8 pixels bundled with scikit-learn, of which a fixed, stratified 360 are the test set."""
 
     def fingerprint(self, root: Path) -> str:
-        """Constant: the files come with scikit-learn."""
+        """Return a constant, since the files come with scikit-learn."""
         return "digits-360"
 
     def read(self, root: Path, train: bool) -> Arrays:
-        """Scale the 17 grey levels to 0..255."""
+        """Decode the images, whose 17 grey levels are scaled to 0..255.
+
+        Raises:
+            InputError: for test images in a trial that is compared with others.
+        """
         if not train:
             require_open_test()
         from sklearn.datasets import load_digits
@@ -160,8 +165,12 @@ class Folder:
 
     Args:
         mode: ``L`` for grey, ``RGB`` for colour.
-        image_size: Height and width to which every image is resized; None demands that all have the same.
-        test_size: Share of the images kept as test set where there is no ``root/test``; at least one of each class.
+        image_size: Height and width in pixels to which every image is resized; None requires that all have the same.
+        test_size: Fraction of the images used as test set where there is no ``root/test``, in (0, 1); at least one of
+            each class.
+
+    Raises:
+        InputError: for a value out of range.
     """
 
     def __init__(self, mode: str = "L", image_size: tuple[int, int] | None = None, test_size: float = 0.2) -> None:
@@ -176,13 +185,13 @@ class Folder:
         self.test_size = test_size
 
     def fingerprint(self, root: Path) -> str:
-        """Hash of the settings and of every file's name, size and time of change.
+        """Return a hash of the settings and of every file's name, size and time of change.
 
         Raises:
             InputError: if there is no such folder.
         """
         if not root.is_dir():
-            raise InputError(f"data.root must be a folder with a folder of images for each class, but {root} is none")
+            raise InputError(f"data.root must be a folder with a folder of images for each class, but got {root}")
         lines = [f"{self.mode} {self.image_size} {self.test_size}"]
         for path in sorted(root.rglob("*")):
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
@@ -194,7 +203,8 @@ class Folder:
         """Decode every image of the training or test part.
 
         Raises:
-            InputError: for no or only one class, an unreadable image, or images of different sizes.
+            InputError: for fewer than two classes, an unreadable image, images of different sizes, and for test images
+                in a trial that is compared with others.
         """
         if not train:
             require_open_test()
@@ -209,7 +219,7 @@ class Folder:
         return Arrays(self._decode(paths), labels, classes)
 
     def _test(self, labels: np.ndarray, classes: list[str]) -> np.ndarray:
-        """Which images are carved for the test set: of each class its share, at least one, and not all."""
+        """Choose the images of the test set: a fraction of each class, at least one image and not all."""
         chosen = np.zeros(len(labels), dtype=bool)
         for label, name in enumerate(classes):
             of_class = np.flatnonzero(labels == label)
@@ -271,9 +281,9 @@ class Folder:
 
 
 def stratified(labels: np.ndarray, count: int) -> np.ndarray:
-    """Choose `count` samples with each class in proportion, always the same ones for the same labels.
+    """Choose `count` samples, stratified by class; the same labels always give the same samples.
 
-    Shares are rounded by largest remainder, so that the total is exact.
+    The numbers per class are rounded by the method of largest remainders, so that their sum is exact.
 
     Args:
         labels: int, (N,).

@@ -1,4 +1,4 @@
-"""Classifiers: modules that take normalised images (B, C, H, W) and give logits (B, num_classes)."""
+"""Classifiers: modules that take normalised images (B, C, H, W) and return logits (B, num_classes)."""
 
 from iolaus.classifier.models.cnn import CNN
 from iolaus.classifier.models.layers import Layers

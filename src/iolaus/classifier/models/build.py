@@ -1,7 +1,7 @@
-"""Classifiers: modules that take normalised images (B, C, H, W) and give logits (B, num_classes).
+"""Models built from a constructor and checked, and joined with the normalisation of their images.
 
-A model of your own needs nothing from here: any class or function that gives such a module can be named as
-``model._target_``. It is told what it asks for: see `build`.
+A model of your own needs nothing from here: any class or function that returns a module from normalised images
+(B, C, H, W) to logits (B, num_classes) can be named as ``model._target_``. `build` passes the arguments that it names.
 """
 
 import inspect
@@ -15,43 +15,46 @@ from iolaus.errors import InputError
 
 
 class WithNormalization(nn.Module):
-    """A model behind the normalisation that it was trained with: the form in which it is deployed.
+    """A model preceded by the normalisation that it was trained with: the form in which it is deployed.
 
     Args:
-        model: Takes normalised images.
-        mean: Of each channel.
-        std: Of each channel.
+        model: Takes normalised images (B, C, H, W).
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep the statistics as buffers."""
+        """Register the statistics as buffers."""
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))  # (C, 1, 1)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
+        """Return logits (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
         return self.model((pixels - self.mean) / self.std)
 
 
 def build(make: Callable[..., nn.Module], input_shape: Shape, num_classes: int) -> nn.Module:
-    """Call a model's constructor with what it asks for by name, and see that it gives logits.
+    """Call a model's constructor with the arguments that it names, and check that the model returns logits.
 
     Args:
-        make: Takes any of ``input_shape``, ``in_channels`` and ``num_classes``, or takes them as keywords in
-            general: then only ``num_classes``, as torchvision's models do.
-        input_shape: Channels, height, width of the data set's images.
+        make: Names any of ``input_shape``, ``in_channels`` and ``num_classes`` as arguments; one that takes any
+            keywords, as torchvision's models do, is given ``num_classes`` only.
+        input_shape: Channels, height and width of the data set's images.
         num_classes: Number of its classes.
 
+    Returns:
+        The model, in training mode and on the CPU unless the constructor decides otherwise.
+
     Raises:
-        InputError: if the module cannot take such images, or gives something else than logits.
+        InputError: if the arguments do not fit, or if the model cannot take such images or does not return logits.
     """
     offered = {"input_shape": input_shape, "in_channels": input_shape[0], "num_classes": num_classes}
-    target = getattr(make, "func", make)  # of a partial: its signature proper also tells of unknown keywords
+    target = getattr(make, "func", make)  # not the partial, whose signature would accept unknown keywords
     given = getattr(make, "keywords", {})
     signature = inspect.signature(target)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
@@ -66,20 +69,21 @@ def build(make: Callable[..., nn.Module], input_shape: Shape, num_classes: int) 
         raise InputError(f"model does not fit {getattr(target, '__qualname__', target)}: {error}") from error
     model = make(**wanted)
     if not isinstance(model, nn.Module):
-        raise InputError(f"model._target_ must give a torch.nn.Module, but got {type(model).__name__}")
+        raise InputError(f"model._target_ must return a torch.nn.Module, but returned {type(model).__name__}")
     logits = probe(model, input_shape)
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model must give logits as a tensor, but gave a {type(logits).__name__}")
+        raise InputError(f"the model must return logits as a tensor, but returned a {type(logits).__name__}")
     if tuple(logits.shape) != (2, num_classes):
         raise InputError(
-            f"the model must give logits of shape (2, {num_classes}) for a batch of 2, but gave {tuple(logits.shape)}"
+            f"the model must return logits of shape (2, {num_classes}) for a batch of 2, but returned "
+            f"{tuple(logits.shape)}"
         )
     return model
 
 
 @torch.no_grad()
 def probe(model: nn.Module, input_shape: Shape) -> Tensor:
-    """Run a batch of two black images through the model in eval mode, which also sizes torch's lazy layers."""
+    """Return the output for a batch of two black images in eval mode; this also sizes torch's lazy layers."""
     training = model.training
     model.eval()
     try:
@@ -91,5 +95,5 @@ def probe(model: nn.Module, input_shape: Shape) -> Tensor:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """The number of trainable numbers in a model."""
+    """Return the number of a model's trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""``model=cnn``: blocks of convolutions, then fully connected layers."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,23 @@ from iolaus.errors import InputError, require
 class CNN(nn.Sequential):
     """Blocks of convolution, max pooling, batch norm and ReLU, then fully connected layers.
 
-    Pooling comes after a block's last convolution and before its batch norm, which then has that many fewer pixels to
-    do.
+    Pooling comes after a block's last convolution and before its batch norm, which then has fewer pixels to process.
 
     Args:
-        input_shape: Channels, height, width.
+        input_shape: Channels, height and width of an image.
         num_classes: Number of logits.
         channels: Output channels of each block.
         convs: Number of convolutions in a block: the same in all, or a list with one for each.
         kernel_size: Side of the convolutions' kernels, odd: the image keeps its size.
         pool_size: Side and stride of each block's max pooling; 1 pools nothing.
-        batch_norm: Whether the blocks normalise.
-        global_pool: Whether each channel of the last block becomes one feature, its mean over the image.
+        batch_norm: Add batch norm after each convolution.
+        global_pool: Reduce each channel of the last block to one feature, its mean over the image.
         hidden_sizes: Width of each hidden layer after the blocks.
         dropout: Probability of dropping a hidden activation, and a feature of the last block, in [0, 1).
-        crop: Pixels that are cut off each side of the images first, less than half of the shorter side.
+        crop: Pixels cut off each side of the images first, less than half of the shorter side.
+
+    Raises:
+        InputError: for a value out of range, and for blocks that leave nothing of the image.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class CNN(nn.Sequential):
                 )
             height, width = height // pool_size, width // pool_size
             for conv in range(1, depth + 1):
-                # a bias before a batch norm would be subtracted again
+                # batch norm would subtract a bias again
                 blocks.append(nn.Conv2d(in_channels, out_channels, kernel_size, padding="same", bias=not batch_norm))
                 blocks += [nn.MaxPool2d(pool_size)] if pool_size > 1 and conv == depth else []
                 blocks += [nn.BatchNorm2d(out_channels)] if batch_norm else []

@@ -1,4 +1,4 @@
-"""``model=layers``: a network as a mapping of named layers, from which any can be taken out."""
+"""``model=layers``: a network as a mapping of named layers, any of which can be removed."""
 
 from collections.abc import Mapping
 
@@ -12,14 +12,17 @@ from iolaus.errors import InputError
 class Layers(nn.Sequential):
     """The named layers in order, then a linear layer to the logits.
 
-    What a layer takes in is inferred: name ``torch.nn.LazyConv2d``, ``LazyLinear`` and the like, which have no
-    argument for it. Images are flattened before the first linear layer. So any layer can be removed, and what
-    follows fits: ``~model.layers.conv2`` or ``model.layers.conv2=null``.
+    Input sizes are inferred: name ``torch.nn.LazyConv2d``, ``LazyLinear`` and the like, which have no argument for
+    them. Images are flattened before the first linear layer. So any layer can be removed, and those that follow still
+    fit: ``~model.layers.conv2`` or ``model.layers.conv2=null``.
 
     Args:
-        input_shape: Channels, height, width.
+        input_shape: Channels, height and width of an image.
         num_classes: Number of logits.
-        layers: Name to module; None leaves that one out.
+        layers: Modules by name; None leaves a layer out.
+
+    Raises:
+        InputError: if no layer is left, a name cannot be used, or a layer does not fit its input.
     """
 
     def __init__(self, input_shape: Shape, num_classes: int, layers: Mapping[str, nn.Module | None]) -> None:
@@ -44,7 +47,7 @@ class Layers(nn.Sequential):
     @staticmethod
     @torch.no_grad()
     def _sized(name: str, layer: nn.Module, activations: torch.Tensor) -> torch.Tensor:
-        """Run a layer on what comes before it, which makes a lazy one real."""
+        """Return a layer's output for the activations before it; this also gives a lazy layer its size."""
         shape = "x".join(str(size) for size in activations.shape[1:])
         try:
             given = layer.eval()(activations)
@@ -54,7 +57,7 @@ class Layers(nn.Sequential):
         finally:
             layer.train()
         if not isinstance(given, torch.Tensor):
-            raise InputError(f"model.layers.{name} must give a tensor, but gave a {type(given).__name__}")
+            raise InputError(f"model.layers.{name} must return a tensor, but returned a {type(given).__name__}")
         if given.numel() == 0:
             raise InputError(
                 f"model.layers.{name} shrinks the {shape} that reaches it to nothing: remove it or pool less"

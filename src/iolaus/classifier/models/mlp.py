@@ -1,4 +1,4 @@
-"""TODO."""
+"""``model=mlp``: fully connected layers, which a `iolaus.classifier.models.cnn.CNN` ends with as well."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,15 @@ class MLP(nn.Sequential):
     """Fully connected layers with ReLU and dropout between them, on flattened images.
 
     Args:
-        input_shape: Channels, height, width.
+        input_shape: Channels, height and width of an image.
         num_classes: Number of logits.
-        hidden_sizes: Width of each hidden layer; none at all makes it a linear classifier.
+        hidden_sizes: Width of each hidden layer; an empty list makes it a linear classifier.
         dropout: Probability of dropping a hidden activation, in [0, 1).
         input_dropout: Probability of dropping an input value (of a grey image: a pixel), in [0, 1).
-        batch_norm: Whether the hidden layers normalise.
+        batch_norm: Add batch norm to each hidden layer.
+
+    Raises:
+        InputError: for a value out of range.
     """
 
     def __init__(
@@ -43,7 +46,18 @@ def dense(
     dropout: float = 0.0,
     batch_norm: bool = False,
 ) -> list[nn.Module]:
-    """Linear layers from (B, in_features) to (B, out_features); after each but the last batch norm, ReLU, dropout."""
+    """Return linear layers from (B, in_features) to (B, out_features), with batch norm, ReLU and dropout between them.
+
+    Args:
+        in_features: Number of inputs.
+        out_features: Number of outputs.
+        hidden_sizes: Width of each hidden layer.
+        dropout: Probability of dropping a hidden activation, in [0, 1).
+        batch_norm: Add batch norm to each hidden layer.
+
+    Raises:
+        InputError: for a value out of range.
+    """
     check_sizes("model.hidden_sizes", hidden_sizes)
     dropping = check_dropout(dropout)
     layers: list[nn.Module] = []
@@ -64,6 +78,6 @@ def check_sizes(key: str, sizes: Sequence[int]) -> None:
 
 
 def check_dropout(dropout: float, key: str = "model.dropout") -> bool:
-    """Raise `InputError` unless `dropout` is in [0, 1); tell whether there is any."""
+    """Raise `InputError` unless `dropout` is in [0, 1); return True if it is above 0."""
     require(is_number(dropout) and 0 <= dropout < 1, key, "in [0, 1)", dropout)
     return dropout > 0

@@ -1,7 +1,6 @@
-"""What an entry point does with its configuration before anything heavy is imported.
+"""The configuration of a run: the types and ranges of its run-level keys, and what a tracker records of it.
 
-The types and ranges of the run-level keys, the expansion of ``resume=PATH``, and the one clear line that a
-user's mistake ends in. Nothing here imports torch or a tracker: ``--help`` and a misspelt key answer at once.
+Nothing here imports torch or a tracker, so that ``--help`` and a misspelt key are answered at once.
 """
 
 import re
@@ -18,28 +17,28 @@ from iolaus.errors import InputError, is_number, require
 from iolaus.search_space.keys import flatten
 
 NOT_SETTINGS = ("resume", "from_run", "from_trial", "tracking", "root")
-"""Keys that may differ between a run and its resumption, or its repetition."""
+"""Keys that may differ between a run and its resumption or repetition."""
 CHAMPION_PREFIX = "iolaus-"
 """Begins the name of a data set's champion in the tracker's registry; the name of the data set follows."""
 
 
 @dataclass
 class EarlyStopping:
-    """Key ``early_stopping``."""
+    """Schema of the key ``early_stopping``."""
 
     patience: int | None = MISSING
 
 
 @dataclass
 class Loss:
-    """Key ``loss``."""
+    """Schema of the key ``loss``."""
 
     label_smoothing: float = MISSING
 
 
 @dataclass
 class RunConfig:
-    """Schema of ``conf/config.yaml``, which holds the values: a group's content is checked by its constructor."""
+    """Schema of ``conf/config.yaml``, which holds the values; the keys of a group are checked by its constructor."""
 
     data: Any = MISSING
     augment: Any = MISSING
@@ -64,13 +63,13 @@ class RunConfig:
 
 
 def register() -> None:
-    """Make the schema known to Hydra as ``run_schema``, and ``${project_root:}`` to its YAML."""
+    """Register the schema with Hydra as ``run_schema``, and the resolver ``${project_root:}``."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig, replace=True)
     OmegaConf.register_resolver("project_root", lambda: str(project_root()), replace=True)
 
 
 def project_root() -> Path:
-    """The checkout that this file lies in or, for an installed package, the current folder."""
+    """Return the checkout that holds this file or, for an installed package, the current folder."""
     checkout = Path(__file__).resolve().parents[4]
     return checkout if (checkout / "conf" / "config.yaml").is_file() else Path.cwd()
 
@@ -108,14 +107,14 @@ def check(cfg: DictConfig) -> None:
         resume is None or Path(resume).is_file(), "resume", "the path of a run's checkpoint.pt", resume or "nothing"
     )
     if cfg.train_on_val and patience is not None:
-        raise InputError("train_on_val leaves no val to stop early by: set early_stopping.patience=null")
+        raise InputError("train_on_val leaves no val for early stopping: set early_stopping.patience=null")
     for metric in objectives(cfg):
         require(metric in METRICS, "objective", f"one of {', '.join(METRICS)} or a list of them", metric)
     check_constraints(cfg)
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values, without what may differ between a run and its resumption."""
+    """Return the resolved configuration as plain values, without `NOT_SETTINGS` and the folder of the data."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     kept = {str(key): value for key, value in plain.items() if key not in NOT_SETTINGS}
@@ -124,13 +123,18 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def params(settings: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tracker records of a run: the choice of each group, and every key with its value."""
+    """Return the params of a run for a tracker: the choice of each group, and every key with its value."""
     chosen = {group: choices[group] for group in ("data", "augment", "model", "optimizer", "scheduler")}
     return chosen | {key: value for key, value in flatten(settings).items() if not key.endswith("_partial_")}
 
 
 def check_same_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], origin: str) -> None:
-    """Refuse to resume a run under another configuration, since it could not come to the same end.
+    """Refuse to resume a run under other settings, since it could not end the same.
+
+    Args:
+        ours: The settings of the run now.
+        theirs: Those of the checkpoint.
+        origin: The checkpoint's path.
 
     Raises:
         InputError: listing each key that differs.

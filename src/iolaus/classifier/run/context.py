@@ -1,4 +1,4 @@
-"""The one place that decides what a run is: new, resumed or repeated; on its own or a trial of a search."""
+"""The kind of a run, decided in one place: new, resumed or repeated; on its own or a trial of a search."""
 
 import contextlib
 import functools
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -51,10 +52,10 @@ class Resumed:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is, decided from its configuration before anything is loaded."""
+    """The kind of a run, with its folder, its settings, and the run that it continues or repeats."""
 
     output: Path
-    """The folder of all that the run writes."""
+    """The folder for all files of the run."""
     root: Path
     """The project's folder, in which looks at the test set are counted."""
     overrides: Sequence[str]
@@ -72,22 +73,19 @@ class RunContext:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "RunContext":
-        """Decide what the run of a configuration is; called within its Hydra job.
+        """Return the context of the run with this configuration; call it within the run's Hydra job.
 
         Raises:
-            InputError: for a search without ``-m``, a search without val, and a run that cannot be resumed or repeated.
+            InputError: for a search without ``-m`` or without val, and for a run that cannot be resumed or repeated.
         """
         job = HydraConfig.get()
         choices = job.runtime.choices
         is_new = cfg.resume is None and cfg.from_run is None and cfg.from_trial is None
         if job.mode == RunMode.RUN and is_new and choices["hparams_search"] not in (None, "null"):
-            raise InputError("hparams_search needs -m: without it one run is made, and looks at the test set")
+            raise InputError("hparams_search needs -m: without it there is one run, which reads the test set")
         resumed = None if cfg.resume is None else Resumed.load(Path(cfg.resume))
         recorded = reproduce.recorded(cfg)
-        searches = job.mode == RunMode.MULTIRUN and choices["hydra/sweeper"] != "basic"
-        in_search = searches and not iolaus.is_final()  # the winner's runs, once all is chosen, are like any other
-        in_search |= resumed is not None and resumed.identity["in_search"]  # a resumed trial sees no test image either
-        in_search |= recorded is not None and recorded.in_search  # nor does a repeated one
+        in_search = _is_in_search(job, resumed, recorded)
         if in_search and cfg.train_on_val:
             raise InputError("train_on_val=true leaves a search nothing to compare by: add train_on_val=false")
         settings = config.settings(cfg)
@@ -127,7 +125,7 @@ class RunContext:
         return {**self.settings, "in_search": self.in_search, "data_digest": data_digest}
 
     def guard(self, data: "Data") -> None:
-        """Lock the test set of a search's run, have looks at it recorded, and see that a study's data stay the same.
+        """Lock the test set in a search, have each use of it recorded, and check that a study's data stay the same.
 
         Raises:
             iolaus.task.MismatchError: for a trial on other images than those of the study's first trial.
@@ -138,13 +136,13 @@ class RunContext:
         iolaus.require_same("the content of the data", data.digest)
 
     def begin(self, data_digest: str, device: object, precision: str, threads: int) -> dict[str, object]:
-        """Check and record what the run starts from, once its data and its model are there.
+        """Check the settings of a resumed run, write the run's record, and log how a repeated run differs.
 
         Args:
             data_digest: See `iolaus.classifier.data.dataset.Data.digest`.
-            device: On which it computes.
+            device: The device that it computes on.
             precision: ``fp32`` or ``bf16``.
-            threads: PyTorch's number of them.
+            threads: PyTorch's number of threads.
 
         Returns:
             The tags of the run, for a tracker.
@@ -173,10 +171,18 @@ class RunContext:
 
     @contextlib.contextmanager
     def interruption_explained(self) -> Iterator[None]:
-        """Log the command that resumes the run if it is interrupted; a search retries its trial by itself."""
+        """Log the command that resumes the run if it is interrupted; a search retries a trial by itself."""
         try:
             yield
         except KeyboardInterrupt:
             if self.checkpoint.exists() and iolaus.current_trial() is None:
-                log.info("to go on:  %s", command_line.resume_command(self.overrides, self.checkpoint))
+                log.info("to resume:  %s", command_line.resume_command(self.overrides, self.checkpoint))
             raise
+
+
+def _is_in_search(job: HydraConf, resumed: Resumed | None, recorded: reproduce.Recorded | None) -> bool:
+    searches = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
+    in_search = searches and not iolaus.is_final()  # the winner's runs, after selection, are like any other
+    in_search |= resumed is not None and resumed.identity["in_search"]  # a resumed trial sees no test image either
+    in_search |= recorded is not None and recorded.in_search  # nor does a repeated one
+    return in_search

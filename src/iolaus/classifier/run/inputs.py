@@ -1,4 +1,4 @@
-"""A data set described: what is on disk, what is done to it, and what reaches the model."""
+"""A description of a data set: what is on disk, how it is preprocessed, and what reaches the model."""
 
 import torch
 from PIL import Image
@@ -11,12 +11,12 @@ from iolaus.classifier.training.loop import Loader
 
 
 def describe(data: Data, loader: Loader, model: nn.Module) -> str:
-    """Counts, shapes, dtypes, ranges, mean and std, class balance, and which preprocessing is done and why.
+    """Return counts, shapes, dtypes, ranges, mean and std, class balance, and the preprocessing with its reasons.
 
     Args:
         data: The data set.
-        loader: Its training loader; one batch is drawn.
-        model: Says whether images are flattened.
+        loader: Its training loader, from which one batch is drawn.
+        model: The model, which may flatten images.
     """
     images, labels = next(iter(loader))
     channels, height, width = data.input_shape
@@ -27,8 +27,8 @@ def describe(data: Data, loader: Loader, model: nn.Module) -> str:
         f"  train {len(data.train.labels):,}, val {len(data.val.labels):,} (stratified, the same for every seed), "
         f"test {data.num_test:,} (not looked at before the end of a run)",
         "",
-        f"before   {_facts(raw)}",
-        f"after    {_facts(images)}   (one batch of the training loader)",
+        f"before   {_statistics(raw)}",
+        f"after    {_statistics(images)}   (one batch of the training loader)",
         f"labels   {labels.dtype}, batch {tuple(labels.shape)}",
         "",
         "preprocessing, for each batch, on the device that trains:",
@@ -58,21 +58,27 @@ def describe(data: Data, loader: Loader, model: nn.Module) -> str:
 
 
 def flattens(model: nn.Module) -> bool:
-    """Whether the first layer flattens images."""
+    """Return True if the first layer flattens images."""
     first = next((layer for layer in model.modules() if not list(layer.children())), None)
     return isinstance(first, nn.Flatten)
 
 
 def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 20) -> Image.Image:
-    """Samples as they are on disk and, below, others recovered from the training loader.
+    """Draw samples as they are on disk and, below, others recovered from the training loader.
 
-    Recovered by undoing what was done: flattening where the model flattens, then normalisation. That they look like
+    They are recovered by undoing the flattening, where the model flattens, and the normalisation. That they look like
     images shows that nothing was mixed up on the way.
+
+    Args:
+        data: The data set.
+        loader: Its training loader, from which one batch is drawn.
+        model: The model, which may flatten images.
+        count: Number of samples of each kind.
     """
     images, labels = next(iter(loader))
     images, labels = images[:count], labels[:count]
     if flattens(model):
-        vectors = images.flatten(1)  # (B, C*H*W), what the first linear layer is given
+        vectors = images.flatten(1)  # (B, C*H*W), the input of the first linear layer
         images = vectors.unflatten(1, data.input_shape)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     recovered = images.cpu() * std + mean
@@ -86,7 +92,7 @@ def before_and_after(data: Data, loader: Loader, model: nn.Module, count: int = 
     )
 
 
-def _facts(images: Tensor) -> str:
+def _statistics(images: Tensor) -> str:
     values = images.float() / (255 if images.dtype == torch.uint8 else 1)
     scale = " of [0, 1]" if images.dtype == torch.uint8 else ""
     dtype = str(images.dtype).removeprefix("torch.")

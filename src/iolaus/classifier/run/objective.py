@@ -15,10 +15,10 @@ Train and test metrics are missing on purpose: what selects sees ``val`` only.
 
 
 def check_constraints(cfg: DictConfig) -> None:
-    """Check that ``constraints`` names metrics of a run.
+    """Check that ``constraints`` gives bounds of metrics of a run.
 
     Raises:
-        InputError: naming what is none.
+        InputError: naming the key that does not.
     """
     bounds = {} if cfg.constraints is None else cfg.constraints
     require(isinstance(bounds, Mapping), "constraints", "null or a mapping such as {params: 10000}", bounds)
@@ -28,7 +28,7 @@ def check_constraints(cfg: DictConfig) -> None:
 
 
 def objectives(cfg: DictConfig) -> list[str]:
-    """The names in ``objective``, which may be one name or a list of them."""
+    """Return the names in ``objective``, which may be one name or a list of them."""
     names = [cfg.objective] if isinstance(cfg.objective, str) else list(cfg.objective or [])
     require(len(names) > 0, "objective", f"one of {', '.join(METRICS)} or a list of them", cfg.objective)
     return names
@@ -71,11 +71,11 @@ def check_target(cfg: DictConfig, target: float | None) -> None:
 
 
 def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
-    """By how much a run's metrics break each of ``constraints``; what is not above 0 keeps it.
+    """Return by how much a run's metrics exceed each of ``constraints``; 0 or less satisfies a constraint.
 
     Args:
-        cfg: Its ``constraints`` are the worst values that are allowed, by metric.
-        results: The metrics.
+        cfg: The configuration, whose ``constraints`` are the worst values allowed, by metric.
+        results: The run's metrics.
     """
     return {
         str(name): (results[str(name)] - bound) * (1 if metric_table.of(str(name)).direction == "minimize" else -1)
@@ -85,5 +85,5 @@ def excess(cfg: DictConfig, results: Mapping[str, float]) -> dict[str, float]:
 
 
 def monitored(cfg: DictConfig) -> str:
-    """The metric that decides which epoch's weights are kept: the first objective that has a value each epoch."""
+    """Return the metric that decides which epoch is kept: the first objective that has a value in each epoch."""
     return next((name for name in objectives(cfg) if name.startswith("val/")), "val/accuracy")

@@ -1,7 +1,7 @@
-"""Pictures of a run, each as a Pillow image, which a notebook shows as it is.
+"""Pictures of a run as Pillow images, which a notebook shows directly.
 
-They are drawn directly: matplotlib spends a millisecond on each text, of which a run's pictures have hundreds, and
-0.15 s on the curves; it lends its font and its choice of ticks.
+They are drawn without matplotlib, which spends a millisecond on each text, of which a run's pictures have hundreds, and
+0.15 s on the curves; only its font and its choice of ticks are used.
 """
 
 import functools
@@ -22,20 +22,20 @@ from iolaus.classifier.training import metrics
 from iolaus.classifier.training.loop import State
 
 BLUE, ORANGE, GREY, PALE = "#3366aa", "#dd7722", "#888888", "#e4e4e4"
-CELL = 84  # pixels a side of an image in a grid
-LINE = 15  # pixels of a line of text
-PANEL = 495, 374  # pixels of a diagram, width and height
-SMOOTH = 3  # times larger are its lines drawn than shown
+CELL = 84  # side of an image in a grid, in pixels
+LINE = 15  # height of a line of text, in pixels
+PANEL = 495, 374  # width and height of a diagram, in pixels
+SMOOTH = 3  # factor by which its lines are drawn larger than shown
 
 
 def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, title: str = "") -> Image.Image:
-    """Images in rows, each with its caption of one or more lines below.
+    """Draw images in rows, each above its caption of one or more lines.
 
     Args:
         images: Pixels float (N, C, H, W) in [0, 1], of one or three channels; shown grey or in colour.
         captions: N texts.
-        columns: Images a row.
-        title: Above all.
+        columns: Images per row.
+        title: The text above all images.
     """
     count, channels, height, width = images.shape
     columns = min(columns, max(count, 4))
@@ -44,7 +44,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, titl
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     across, down = CELL + 16, size[1] + LINE * lines + 12
     whole = max(across * columns, round(font(13).getlength(title)) + 16), 30 + down * -(-count // columns)
-    canvas = Image.new("L" if channels == 1 else "RGB", whole, "white")  # grey is written three times as fast
+    canvas = Image.new("L" if channels == 1 else "RGB", whole, "white")  # a grey picture is written three times as fast
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 8), title, "black", font(13))
     pixels = images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).squeeze(3).cpu()  # (N, H, W[, 3])
@@ -58,7 +58,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], columns: int = 10, titl
 
 
 def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
-    """Loss and accuracy of train, and of val where there is one, over the epochs, the kept epoch marked."""
+    """Draw loss and accuracy of train, and of val if there is one, over the epochs; the kept epoch is marked."""
     canvas = Image.new("RGB", (2 * PANEL[0], PANEL[1]), "white")
     splits = [split for split in ("train", "val") if f"{split}/loss" in history[0]]
     for i, name in enumerate(("loss", "accuracy")):
@@ -69,7 +69,7 @@ def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Image.Image:
 
 
 def _panel(title: str, lines: dict[str, list[float]], best_epoch: int) -> Image.Image:
-    """Values over epochs counted from 1, with axes, a mark at the kept epoch, and a legend above at the right."""
+    """Draw values over epochs counted from 1, with axes, a mark at the kept epoch, and a legend at the upper right."""
     left, top, right, bottom = 48, 40, PANEL[0] - 16, PANEL[1] - 46
     epochs = len(next(iter(lines.values())))
     values = [value for line in lines.values() for value in line if math.isfinite(value)] or [0.0]
@@ -119,7 +119,7 @@ def _panel(title: str, lines: dict[str, list[float]], best_epoch: int) -> Image.
 
 
 def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """The confusion matrix in counts, its colours showing the mistakes; the accuracy of each class at the right.
+    """Draw the confusion matrix in counts, with mistakes in colour and the accuracy of each class at the right.
 
     Args:
         logits: float (N, K).
@@ -164,14 +164,14 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.I
 
 
 def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[str], most: int = 30) -> Image.Image:
-    """The most confident mistakes: label, prediction and its probability below each image.
+    """Draw the most confident mistakes, each with its label, its prediction and the probability of the latter.
 
     Args:
         logits: float (N, K).
         labels: int64 (N,).
         images: uint8 (N, C, H, W).
         classes: K names.
-        most: How many to show.
+        most: The largest number of images.
     """
     wrong = metrics.mistakes(logits, labels, most)
     probs, preds = logits[wrong].softmax(1).max(1)
@@ -187,19 +187,19 @@ def mistakes(logits: Tensor, labels: Tensor, images: Tensor, classes: Sequence[s
 
 
 def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tensor) -> list[Path]:
-    """Write the pictures of a finished run.
+    """Draw and write the pictures of a finished run.
 
     Args:
-        folder: Where to.
-        data: Its data set.
-        state: Of its training.
+        folder: The folder for the files.
+        data: The run's data set.
+        state: The run's finished training.
         logits: float (N, K), of the test images.
-        labels: int64 (N,), theirs.
+        labels: int64 (N,), of the test images.
 
     Returns:
         The paths of the PNG files.
     """
-    spread = torch.linspace(0, len(data.train.labels) - 1, 40).long()  # a folder's files come class by class
+    spread = torch.linspace(0, len(data.train.labels) - 1, 40).long()  # the images of a folder are sorted by class
     shown = data.train.images[spread].float() / 255
     captions = [short(data.classes[label], 12) for label in data.train.labels[spread].tolist()]
     pictures = {
@@ -212,18 +212,18 @@ def of_run(folder: Path, data: Data, state: State, logits: Tensor, labels: Tenso
 
 
 def save(picture: Image.Image, path: Path) -> Path:
-    """Write a picture as PNG."""
+    """Write a picture as PNG, and return its path."""
     picture.save(path, format="PNG", compress_level=3)
     return path
 
 
 def short(name: str, most: int = 6) -> str:
-    """A name of at most `most` letters: its beginning and its end, where numbers stand."""
+    """Shorten a name to at most `most` letters: its beginning and its end, since there may be a number."""
     return name if len(name) <= most else f"{name[: most // 2]}\u2026{name[len(name) - (most - 1) // 2 :]}"
 
 
 @functools.cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: the same on every machine."""
+    """Return DejaVu Sans, which is part of matplotlib and so the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

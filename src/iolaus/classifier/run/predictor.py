@@ -1,4 +1,4 @@
-"""What a trained model says of images, wherever the model lies: a file of ours, or an address of MLflow's."""
+"""Predictions for image files by a trained model, which is loaded from a file or from MLflow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,25 +20,27 @@ from iolaus.tracking import mlflow_model
 
 @dataclass
 class Predictor:
-    """A model that takes pixels in [0, 1], with what turns a photo into them and its logits into a name."""
+    """A model of pixels in [0, 1], with all that is needed to prepare photos and to name its classes."""
 
     network: nn.Module
-    """Takes pixels float32 (B, C, H, W) in [0, 1], gives logits (B, K)."""
+    """A module from pixels float32 (B, C, H, W) in [0, 1] to logits (B, K)."""
     input_shape: Shape
     classes: list[str]
+    """K names."""
     digit_box: int | None
+    """See `iolaus.classifier.data.dataset.Data.digit_box`."""
 
     @classmethod
     def load(cls, model: str | Path, trust: Sequence[str] = (), tracking_uri: str | None = None) -> "Predictor":
-        """Load a ``model.pt``, a run's folder, or an address ``runs:/…``, ``models:/…`` of MLflow.
+        """Load a model from a file or from MLflow.
 
         Args:
-            model: Which.
+            model: A ``model.pt``, a run's folder, or an MLflow URI ``runs:/…`` or ``models:/…``.
             trust: See `iolaus.classifier.training.checkpoint.load_model`.
-            tracking_uri: Of the MLflow store that knows the address; None: the one that MLflow is set to.
+            tracking_uri: The MLflow store that knows the URI; None means the one that MLflow is set to.
 
         Raises:
-            InputError: for a model that is not there, or not safe to load.
+            InputError: for a model that does not exist or is not safe to load.
         """
         if str(model).startswith(("runs:/", "models:/", "mlflow-artifacts:/")):
             network, facts = mlflow_model.load(str(model), ("classes", "digit_box"), tracking_uri)
@@ -50,17 +52,17 @@ class Predictor:
 
     @classmethod
     def of(cls, model: nn.Module, data: Data) -> "Predictor":
-        """Join a model that takes normalised images with the facts of the data set that it was trained on."""
+        """Join a model of normalised images with the shape, classes and statistics of its data set."""
         network = build.WithNormalization(model, data.mean, data.std).eval()
         return cls(network, data.input_shape, data.classes, data.digit_box)
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits float32 (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
+        """Return logits float32 (B, K) of pixels float32 (B, C, H, W) in [0, 1]."""
         return self.network(pixels)
 
     def images(self, paths: Sequence[str | Path]) -> "Predictions":
-        """Read, prepare and classify image files; one that cannot be read is reported and the others are done."""
+        """Read, prepare and classify image files; those that cannot be read are among the failures."""
         prepared, failures = {}, {}
         for path in paths:
             try:
@@ -74,32 +76,33 @@ class Predictor:
 
 @dataclass
 class Predictions:
-    """What was said of N images."""
+    """The predictions for N images."""
 
     paths: list[str]
     pixels: Tensor
-    """As the model saw them: float32 (N, C, H, W) in [0, 1]."""
+    """The model's input before normalisation, float32 (N, C, H, W) in [0, 1]."""
     probs: Tensor
-    """float32 (N, K)."""
+    """The probability of each class, float32 (N, K)."""
     classes: list[str]
+    """K names."""
     failures: dict[str, str]
-    """Path to reason, of those that could not be read."""
+    """The reason for each path that could not be read."""
 
     def __iter__(self) -> Any:
-        """Yield path, name of the class and its probability."""
+        """Yield path, name of the most probable class, and its probability in [0, 1]."""
         for path, probs in zip(self.paths, self.probs, strict=True):
             yield path, self.classes[int(probs.argmax())], float(probs.max())
 
 
 def champion(tracking_uri: str, data: str | None = None) -> str | None:
-    """The MLflow address of the champion that was registered last; None if there is none.
+    """Return the MLflow URI of the champion that was registered last; None if there is none.
 
     Args:
-        tracking_uri: Of the store; a database file that does not exist has none.
-        data: The name of a data set, whose champion is meant.
+        tracking_uri: The MLflow store; it may be a database file that does not exist.
+        data: The name of a data set, to consider its champions only.
 
     Raises:
-        InputError: if that one has none, or the store cannot be used.
+        InputError: if that data set has no champion, or the store cannot be used.
     """
     file = tracking_uri.removeprefix("sqlite:///")
     found = None
@@ -115,7 +118,7 @@ def champion(tracking_uri: str, data: str | None = None) -> str | None:
 
 
 def newest_model(outputs: Path) -> Path:
-    """The ``model.pt`` that was written last below a folder of runs.
+    """Return the ``model.pt`` that was written last in the runs of a folder.
 
     Raises:
         InputError: if there is none.

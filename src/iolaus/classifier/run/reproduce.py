@@ -1,6 +1,6 @@
-"""A recorded run, trained once more: ``from_run=<MLflow run id>`` or ``from_trial=<study>/<number>``.
+"""The repetition of a recorded run: ``from_run=<MLflow run id>`` or ``from_trial=<study>/<number>``.
 
-Its overrides are put on the command line before Hydra composes; what may differ all the same is compared and said.
+The run's overrides are put on the command line before Hydra composes; whatever else differs is compared and logged.
 """
 
 import json
@@ -22,28 +22,28 @@ from iolaus.system.provenance import RECORD, find_record
 
 KEYS = ("from_run", "from_trial")
 EARLIER = re.compile(r"\biolaus\.(?!classifier\b)")
-"""Code of a run as versions named it that had no package ``iolaus.classifier``."""
+"""A name of Iolaus' own code from before the package ``iolaus.classifier``."""
 PINNED = {"device": "resolved.device", "precision": "resolved.precision", "threads": "resolved.threads"}
-"""Keys that ``auto`` may decide otherwise elsewhere, and the tags that say what it had decided."""
+"""Keys for which ``auto`` may mean something else elsewhere, and the tags with what it meant."""
 CHECKED = ("data_digest", "mlflow.source.git.commit", "git_dirty", "machine", *PINNED.values())
-"""Tags that are compared, besides each ``version.*``."""
+"""Tags that are compared, besides every ``version.*``."""
 RESULTS = {
     **{f"best/{name}": name for name in ("train/loss", "val/accuracy", "val/loss")},
     **{name: name for name in ("test/accuracy", "test/loss")},
 }
-"""Metrics of a run that are compared: their names in MLflow, and in ``metrics.json``."""
+"""The metrics that are compared: their names in MLflow and in ``metrics.json``."""
 
 
 @dataclass
 class Recorded:
-    """What is known of a run.
+    """The record of a run.
 
     Args:
         origin: ``from_run=...`` or ``from_trial=...``.
-        overrides: It was composed of.
-        params: Names as in `iolaus.classifier.run.config.params`, values as texts.
-        tags: Facts about it, as texts.
-        results: Its metrics.
+        overrides: The overrides that it was composed with.
+        params: Its params, named as by `iolaus.classifier.run.config.params`, with texts as values.
+        tags: Its tags, as texts.
+        results: Its metrics, named as in ``metrics.json``.
     """
 
     origin: str
@@ -54,15 +54,15 @@ class Recorded:
 
     @property
     def in_search(self) -> bool:
-        """Whether it was one of those that are compared, and so has seen no test image."""
+        """True for a run that was compared with others, and therefore has seen no test image."""
         return self.tags.get("in_search") == "True"
 
     def differences(self, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator[str]:
-        """What is not now as it was then, whether the command line has changed it or something else.
+        """Yield what differs between the recorded run and the one that repeats it.
 
         Args:
-            params: Of the run that is about to begin.
-            tags: Of the same.
+            params: The params of the run that repeats it.
+            tags: Its tags.
         """
         missing = "(absent)"
         for name in sorted(self.params.keys() | params.keys()):
@@ -79,11 +79,11 @@ class Recorded:
             elif then != now:
                 yield f"{name} was {then}, now {now}"
 
-    def compared(self, results: Mapping[str, float]) -> str:
-        """Whether the metrics came out the same, in words.
+    def compare_results(self, results: Mapping[str, float]) -> str:
+        """Return a sentence on the differences between the metrics of the recorded run and the one that repeats it.
 
         Args:
-            results: Of the run now, named as in ``metrics.json``.
+            results: The metrics of the latter, named as in ``metrics.json``.
         """
         both = {name: (self.results[name], results[name]) for name in RESULTS.values()
                 if name in self.results and name in results}  # fmt: skip
@@ -98,23 +98,23 @@ class Recorded:
 def expand(argv: Sequence[str]) -> list[str]:
     """Put a recorded run's overrides before those beside its ``from_run`` or ``from_trial``.
 
-    Where the command line names the same key, its own value stands alone. What ``auto`` had decided is pinned.
+    Where the command line names the same key, only its own override remains. Values that ``auto`` stood for are pinned.
 
     Raises:
-        InputError: if there is no such run, or it was not one of ours.
+        InputError: if there is no such run, or it cannot be repeated.
     """
     origins = [arg for arg in argv if arg.split("=", 1)[0] in KEYS]
     if not origins:
         return list(argv)
     given = {bare_key(arg) for arg in argv}
     if len(origins) > 1 or "resume" in given:
-        raise InputError("of from_run, from_trial and resume only one can be given")
+        raise InputError("from_run, from_trial and resume are mutually exclusive: give one of them")
     if {"-m", "--multirun"} & set(argv):
         raise InputError(f"{origins[0]} is one run: leave out -m")
     recorded = _read(origins[0], argv)
     pinned = [f"{key}={recorded.tags[tag]}" for key, tag in PINNED.items() if tag in recorded.tags]
     kept = [override for override in command_line.harmless(recorded.overrides) if bare_key(override) not in PINNED]
-    expanded = [override for override in (*kept, *pinned) if not _replaced(bare_key(override), given)]
+    expanded = [override for override in (*kept, *pinned) if not _is_dropped(bare_key(override), given)]
     code = [override for override in expanded if "_target_" in override]
     if earlier := [override for override in code if EARLIER.search(override)]:
         raise InputError(
@@ -126,15 +126,15 @@ def expand(argv: Sequence[str]) -> list[str]:
     return [*expanded, *argv]
 
 
-def _replaced(key: str, given: set[str]) -> bool:
-    """Whether the command line names a key, or the group that it lies in, or it is none of a run's own."""
+def _is_dropped(key: str, given: set[str]) -> bool:
+    """Return True for a key that the command line names, also by its group, and for one that is no setting of a run."""
     parts = key.split(".")
     within = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
     return bool(within & (given | set(config.NOT_SETTINGS)))
 
 
 def recorded(cfg: DictConfig) -> Recorded | None:
-    """The run that a configuration repeats, if it does."""
+    """Return the record of the run that a configuration repeats; None if it repeats none."""
     for key in KEYS:
         if cfg[key] is not None:
             return _read(f"{key}={cfg[key]}", [f"root={cfg.root}", *_uri(cfg)])
@@ -165,7 +165,7 @@ def _of_run(origin: str, run_id: str, uri: str) -> Recorded:
 
     file = uri.removeprefix("sqlite:///")
     if "://" not in file and not Path(file).is_file():
-        raise InputError(f"{origin}: there is no MLflow database {file} to look it up in")
+        raise InputError(f"{origin}: there is no MLflow database {file}")
     set_environment()
     import mlflow
 
@@ -184,21 +184,21 @@ def _of_run(origin: str, run_id: str, uri: str) -> Recorded:
 
 
 def _of_trial(origin: str, name: str, root: Path) -> Recorded:
-    from iolaus.study import catalog  # with Optuna, which a single run need not import
+    from iolaus.study import catalog  # with Optuna, which other runs need not import
 
     study, _, number = name.rpartition("/")
     if not study or not number.isdecimal():
         raise InputError(f"from_trial must be such as mystudy/17, but got {name}")
-    kept = catalog.find_one(study, root)
-    trials = kept.study.get_trials(deepcopy=False)
+    stored = catalog.find_one(study, root)
+    trials = stored.study.get_trials(deepcopy=False)
     if int(number) >= len(trials):
         raise InputError(f"study {study} has no trial {number}, but those from 0 to {len(trials) - 1}")
-    folder = kept.trial_folder(trials[int(number)])
+    folder = stored.trial_folder(trials[int(number)])
     path = find_record(folder)
     if path is None:
         raise InputError(
-            f"{origin}: the folder of this trial ({folder}) has no {RECORD}, so what it was made of is not known; if "
-            "it was tracked, repeat it with from_run"
+            f"{origin}: the folder of this trial ({folder}) has no {RECORD}, so its configuration is unknown; if it "
+            "was tracked, repeat it with from_run"
         )
     record, here = json.loads(path.read_text()), path.parent
     overrides = list(map(str, OmegaConf.load(here / ".hydra" / "overrides.yaml")))

@@ -69,7 +69,7 @@ def save(context: RunContext, data: Data, state: State, metrics: Metrics, test: 
     drawn = []
     counts = {"val": len(data.val.labels)} if "val/loss" in metrics else {}
     if test is not None:
-        from iolaus.classifier.run import pictures  # matplotlib: the first batch need not wait for it
+        from iolaus.classifier.run import pictures  # with matplotlib, for which the first batch need not wait
 
         drawn = pictures.of_run(context.output, data, state, *test)
         counts["test"] = len(test[1])
@@ -115,7 +115,7 @@ def conclude(cfg: DictConfig, context: RunContext, metrics: Metrics) -> float | 
         The value, or a list where there are several objectives; of a run without val its accuracy on the test set.
     """
     if context.recorded is not None:
-        log.info("%s", context.recorded.compared(metrics))
+        log.info("%s", context.recorded.compare_results(metrics))
     for name, value in excess(cfg, metrics).items():
         iolaus.constrain(name, value)
     log.info("model, pictures, metrics: %s", context.output)

@@ -1,4 +1,4 @@
-"""How often a project has looked at test images: a line for each run that did, in a file that only grows."""
+"""The log of all uses of test images in a project: a line for each run that read them, in a file that only grows."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,22 +12,22 @@ FILE = "test_looks.jsonl"
 
 
 def record(root: Path, data: str, run: str, images: int) -> None:
-    """Add a line.
+    """Add a line for a run that reads test images.
 
     Args:
-        root: Of the project.
+        root: The project's folder.
         data: The name of the data set.
-        run: What names the run: its folder.
-        images: How many were looked at.
+        run: The run's folder.
+        images: The number of images.
 
     Raises:
-        InputError: if it cannot be written; then nothing should be looked at.
+        InputError: if it cannot be written; then no test image must be read.
     """
     line = {"time": datetime.now().isoformat(timespec="seconds"), "data": data, "run": run, "images": images}
     try:
         with open(root / FILE, "ab+") as file:
             file.seek(max(0, file.tell() - 1))
-            unfinished = file.read() not in (b"", b"\n")  # as a crash may leave it
+            unfinished = file.read() not in (b"", b"\n")  # as after a crash
             text = json.dumps(line)
             file.write(f"\n{text}\n".encode() if unfinished else f"{text}\n".encode())  # short: lines do not mix
     except OSError as error:
@@ -38,7 +38,7 @@ def record(root: Path, data: str, run: str, images: int) -> None:
 
 
 def looks(root: Path, data: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of a data set, oldest first; one that a crash has left unfinished is skipped."""
+    """Yield the lines about a data set, oldest first; lines that a crash left incomplete are skipped."""
     path = root / FILE
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -50,7 +50,7 @@ def looks(root: Path, data: str) -> Iterator[Mapping[str, Any]]:
 
 
 def describe_looks(root: Path, data: str) -> str:
-    """How often a project has looked at the test images of a data set, and when last."""
+    """Return a sentence on how often, and when last, a project has looked at the test images of a data set."""
     known = list(looks(root, data))
     if not known:
         return f"No run of this project has looked at the test images of {data}."

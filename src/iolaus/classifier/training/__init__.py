@@ -1,1 +1,1 @@
-"""The training loop and what it needs: it knows nothing of Hydra, Optuna or MLflow."""
+"""The training loop and its parts, which know nothing of Hydra, Optuna or MLflow."""

@@ -1,4 +1,4 @@
-"""Files that hold tensors: written atomically, read without unpickling anything but tensors and plain values."""
+"""Files of tensors and plain values: written atomically, and read without unpickling anything else."""
 
 import importlib
 import io
@@ -22,64 +22,68 @@ from iolaus.errors import InputError
 from iolaus.system.files import atomic_write
 
 STATE_FORMAT = "iolaus-state-2"
-"""Kept in a ``checkpoint.pt``; its number changes when this version can no longer read those of before."""
+"""The format of a ``checkpoint.pt``; the number increases when older files can no longer be used."""
 MODEL_FORMAT = "iolaus-model-2"
-"""The same of a ``model.pt``."""
+"""The format of a ``model.pt``, likewise."""
 NAMES = {STATE_FORMAT: ("checkpoint", "checkpoint.pt"), MODEL_FORMAT: ("model", "model.pt")}
-"""The kind of file and its name, by format."""
+"""The kind and the name of a file, by its format."""
 
 
 @dataclass
 class Classifier:
-    """A trained model with what turning an image into its input, and its logits into a name, needs."""
+    """A trained model with all that is needed to prepare its input and to name its classes."""
 
     model: nn.Module
-    """Takes normalised images (B, C, H, W), gives logits (B, K)."""
+    """A module from normalised images (B, C, H, W) to logits (B, K)."""
     spec: dict[str, Any]
     """The model's configuration, with ``_target_``, from which it can be built again."""
     input_shape: Shape
     classes: list[str]
+    """K names."""
     mean: list[float]
+    """Of each channel, for pixels in [0, 1]."""
     std: list[float]
+    """Of each channel, likewise."""
     digit_box: int | None
+    """See `iolaus.classifier.data.dataset.Data.digit_box`."""
 
     @classmethod
     def of(cls, model: nn.Module, spec: Mapping[str, Any], data: Data) -> "Classifier":
-        """Join a model with the facts of the data set that it was trained on."""
+        """Join a model with the shape, classes and statistics of the data set that it was trained on."""
         return cls(model, dict(spec), data.input_shape, data.classes, data.mean, data.std, data.digit_box)
 
     def pixels_to_logits(self) -> nn.Module:
-        """The module that takes pixels float32 (B, C, H, W) in [0, 1], as it is deployed."""
+        """Return the module as it is deployed: from pixels float32 (B, C, H, W) in [0, 1] to logits (B, K)."""
         return build.WithNormalization(self.model, self.mean, self.std)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values so that `path` holds either the old content or the new, never a part.
+    """Write tensors and plain values, so that `path` holds either the old content or the new, never a part.
 
     Raises:
-        OSError: if the disk is full, say. What was there before is still there then.
+        OSError: if it cannot be written, as on a full disk; the old content is then still there.
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)  # into memory: torch's own file writer hides the reason of a failure
+    torch.save(content, buffer)  # into memory, because torch's own file writer hides the reason of a failure
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
 
 def load(path: Path, kind: str) -> dict[str, Any]:
-    """Read what `save` wrote.
+    """Read a file that `save` wrote.
 
     Args:
         path: The file.
-        kind: Its ``format``.
+        kind: The ``format`` that it must have.
 
     Raises:
-        InputError: for a file that is missing, damaged, of another kind, or holds more than tensors and plain values.
+        InputError: for a file that is missing, damaged, of another format, or not of tensors and plain values only.
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file: give the path of a run's {NAMES[kind][1]}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
+            warnings.simplefilter("ignore")  # torch's advice on pickles, which are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -106,22 +110,25 @@ def _check_format(found: str, kind: str, path: Path) -> None:
 
 
 def save_state(path: Path, state: State, settings: dict[str, Any], run_id: str | None) -> None:
-    """Write all that `fit` needs to go on, with the settings and the tracked run that it belongs to."""
+    """Write all that `fit` needs to continue, with the settings and the id of the tracked run."""
     save(path, {"format": STATE_FORMAT, "state": vars(state), "settings": settings, "run_id": run_id})
 
 
 def load_state(path: Path) -> tuple[State, dict[str, Any], str | None]:
-    """Read what `save_state` wrote.
+    """Read a file that `save_state` wrote.
+
+    Returns:
+        The state, the settings, and the id of the tracked run.
 
     Raises:
-        InputError: for a file that is missing, damaged, or not one of ours.
+        InputError: for a file that is missing, damaged, or not a checkpoint of this version.
     """
     content = load(path, STATE_FORMAT)
     return State(**content["state"]), content["settings"], content["run_id"]
 
 
 def save_model(path: Path, classifier: Classifier) -> None:
-    """Write a model's weights, and what rebuilding it needs, as a ``torch.save`` dict."""
+    """Write a model's weights, and all that is needed to build it again, as a ``torch.save`` dict."""
     save(
         path,
         {
@@ -142,11 +149,11 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
 
     Args:
         path: The file.
-        trust: Modules whose functions a file may name as ``_target_``. Classes need no such trust if they are
-            ``torch.nn.Module``s, nor do torchvision's models.
+        trust: Modules whose functions a file may name as ``_target_``. Subclasses of ``torch.nn.Module`` and
+            torchvision's models need no such trust.
 
     Raises:
-        InputError: for a file that is not one of ours, or names something else than a module to build.
+        InputError: for a file that is not a model of this version, or that names other code than that of a module.
     """
     path = Path(path)
     content = load(path, MODEL_FORMAT)
@@ -157,7 +164,7 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
     except RuntimeError as error:
         raise InputError(
             f"the weights in {path} do not fit {content['model']['_target_']}: its code has changed since they were "
-            "trained; take the code of then, or train again"
+            "trained; use the code of then, or train again"
         ) from error
     return Classifier(
         model=model.eval(),
@@ -171,11 +178,11 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Classifier:
 
 
 def _maker(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Module]:
-    """What Hydra's ``instantiate`` makes of a ``_partial_`` node, for targets that can do nothing but build modules."""
+    """Return what Hydra's ``instantiate`` makes of a ``_partial_`` node, for targets that only build modules."""
     target = _locate(spec["_target_"], trust)
     arguments = {key: _built(value, trust) for key, value in spec.items() if not key.startswith("_")}
     if target.__module__.startswith("torchvision.models"):
-        arguments["weights"] = None  # the file's own follow; do not download others
+        arguments["weights"] = None  # those in the file are loaded next; download no others
     return partial(target, **arguments)
 
 

@@ -1,4 +1,4 @@
-"""Where a model computes, how precisely, and with how many threads."""
+"""The device that a model computes on, its precision, and the number of threads."""
 
 import os
 
@@ -10,7 +10,7 @@ from iolaus.system import process
 
 
 def prepare_device(device: str, threads: int | str) -> tuple[torch.device, int]:
-    """Ready this process for a run, and return its device and its number of threads.
+    """Set up this process for a run, and return its device and its number of threads.
 
     Args:
         device: As for `resolve_device`.
@@ -26,7 +26,7 @@ def prepare_device(device: str, threads: int | str) -> tuple[torch.device, int]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that ``auto`` means here: cuda, then mps, then cpu.
+    """Return the device of this name; ``auto`` means the first of cuda, mps and cpu that is there.
 
     Raises:
         InputError: for a device that this machine or this build of PyTorch does not have.
@@ -37,17 +37,18 @@ def resolve_device(device: str) -> torch.device:
     chosen = torch.device(device)
     if chosen.type == "cuda" and (0 if chosen.index is None else chosen.index) >= torch.cuda.device_count():
         raise InputError(
-            f"device={device} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto"
+            f"device={device} is not available: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device=mps is not there: it needs a Mac with Apple silicon; use auto")
+        raise InputError("device=mps is not available: it needs a Mac with Apple silicon; use auto")
     return chosen
 
 
 def resolve_precision(precision: str, model: nn.Module) -> str:
-    """What ``auto`` means: bf16 where the hardware computes it natively, on GPUs for convolutions only, else fp32.
+    """Return the precision; ``auto`` means bf16 where the hardware computes it natively, else fp32.
 
-    Emulated bf16 is slower than fp32, and on a GPU small linear layers gain less than the casts cost.
+    Emulated bf16 is slower than fp32. On a GPU only models with convolutions get bf16, since small linear layers gain
+    less than the casts cost.
     """
     if precision != "auto":
         return precision
@@ -60,10 +61,10 @@ def resolve_precision(precision: str, model: nn.Module) -> str:
 
 
 def set_threads(threads: int | str) -> int:
-    """Let PyTorch compute with so many threads, and give their number.
+    """Set PyTorch's number of threads, and return it.
 
-    ``auto`` leaves PyTorch's default: what OMP_NUM_THREADS says, by which the launcher of a sweep divides the cores
-    among its workers, or one for each core.
+    ``auto`` leaves PyTorch's default: the value of OMP_NUM_THREADS, by which the launcher of a sweep divides the cores
+    among its workers, or else one thread for each core.
     """
     if threads != "auto":
         torch.set_num_threads(int(threads))
@@ -71,26 +72,26 @@ def set_threads(threads: int | str) -> int:
 
 
 def deterministic(device: torch.device) -> None:
-    """Have CUDA choose kernels whose results do not vary; the CPU's do not at a given number of threads."""
+    """Restrict CUDA to deterministic kernels; the CPU's are deterministic at a given number of threads."""
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products may vary
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products may vary between runs
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # else each empty tensor would be filled by a kernel of its own
+        # otherwise each empty tensor would be filled by a kernel of its own
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to where it computes; convolutions in channels_last, their faster memory format."""
+    """Move a model to its device; one with convolutions in channels_last, the memory format that is faster for them."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if has_convolutions(model) else model
 
 
 def has_convolutions(model: nn.Module) -> bool:
-    """Whether a two-dimensional convolution is among the layers."""
+    """Return True if there is a two-dimensional convolution among the layers."""
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass."""
+    """Return the context of a forward pass: bf16 autocast for ``bf16``, nothing for ``fp32``."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

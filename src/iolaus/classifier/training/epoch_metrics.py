@@ -1,4 +1,4 @@
-"""Loss and accuracy of an epoch while it runs, read from a GPU no more often than they are needed."""
+"""Loss and accuracy of an epoch while it runs, copied from a GPU only as often as needed."""
 
 import math
 import time
@@ -8,47 +8,51 @@ import torch
 from torch import Tensor
 
 READ_S = 0.1
-"""Seconds between two looks at the losses on a GPU."""
+"""Seconds between two copies of the losses from a GPU."""
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss of a step is NaN or infinite."""
 
     def __init__(self, loss: float, step: int) -> None:
-        """Keep the value, and the step counted from 1."""
+        """Store the loss and the step, which is counted from 1."""
         super().__init__(f"loss {loss} in step {step}")
         self.loss, self.step = loss, step
 
 
 class EpochMetrics:
-    """Loss and accuracy of an epoch, added up from its steps.
+    """Loss and accuracy of an epoch, summed over its steps.
 
     Args:
         on_batch: See `iolaus.classifier.training.loop.fit`.
-        read_s: Seconds for which values may stay where they are: to read one, a GPU has to be waited for.
+        read_s: Seconds for which values may stay on the device: to read one means to wait for a GPU.
     """
 
     def __init__(self, on_batch: Callable[[float, float, int], None] | None = None, read_s: float = 0.0) -> None:
-        """Begin at nothing."""
+        """Start with empty sums."""
         self.on_batch, self.read_s = on_batch, read_s
         self.steps, self.images, self.total_loss, self.total_correct = 0, 0, 0.0, 0
         self._unread: list[tuple[Tensor, int]] = []
         self._read_at = time.monotonic()
 
-    def add(self, of_step: Tensor, count: int) -> None:
-        """Take a step's loss and number of correct predictions, float32 (2,), over so many images."""
-        self._unread.append((of_step, count))
+    def add(self, loss_and_correct: Tensor, count: int) -> None:
+        """Add a step over `count` images: its loss and its number of correct predictions, float32 (2,).
+
+        Raises:
+            NonFiniteLossError: see `read`.
+        """
+        self._unread.append((loss_and_correct, count))
         if time.monotonic() - self._read_at >= self.read_s:
             self.read()
 
     def read(self) -> None:
-        """Add up what has not been read.
+        """Sum the values that have not been read.
 
         Raises:
             NonFiniteLossError: for a loss that is NaN or infinite.
         """
         unread, self._unread = self._unread, []
-        values = torch.stack([of_step for of_step, _ in unread]).tolist() if unread else []
+        values = torch.stack([loss_and_correct for loss_and_correct, _ in unread]).tolist() if unread else []
         for (loss, correct), (_, count) in zip(values, unread, strict=True):
             self.steps += 1
             if not math.isfinite(loss):
@@ -62,10 +66,10 @@ class EpochMetrics:
 
     @property
     def loss(self) -> float:
-        """Mean over the images."""
+        """The mean loss over the images."""
         return self.total_loss / self.images
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
+        """The fraction of correct predictions, in [0, 1]."""
         return self.total_correct / self.images

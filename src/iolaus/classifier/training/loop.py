@@ -1,4 +1,4 @@
-"""The training loop: plain arguments, a callback for each epoch, no knowledge of who configures or tracks it."""
+"""The training loop: plain arguments and a callback for each epoch, independent of configuration and tracking."""
 
 import inspect
 import math
@@ -22,10 +22,10 @@ Metrics = dict[str, float]
 
 
 class Loader(Protocol):
-    """What `fit` and `infer` iterate: any ``torch.utils.data.DataLoader`` of (images, labels) will do."""
+    """An iterable of batches (images, labels), such as any ``torch.utils.data.DataLoader`` of them."""
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         ...
 
     def __iter__(self) -> Any:
@@ -35,35 +35,35 @@ class Loader(Protocol):
 
 @dataclass
 class State:
-    """A training run between two epochs: all that going on needs, in plain values and tensors."""
+    """A training run between two epochs: all that is needed to continue, in plain values and tensors."""
 
     epoch: int = 0
-    """Epochs done."""
+    """The number of finished epochs."""
     history: list[Metrics] = field(default_factory=list)
-    """The metrics of each epoch: train/loss, train/accuracy, val/loss and val/accuracy (of val, if any), lr, epoch_s.
+    """The metrics of each epoch: train/loss, train/accuracy, val/loss and val/accuracy (with val only), lr, epoch_s.
 
-    train/loss is what was minimised, label smoothing included; val/loss is the cross-entropy alone."""
+    train/loss is the minimised loss, with label smoothing; val/loss is the cross-entropy alone."""
     best_epoch: int = 0
-    """Counted from 1."""
+    """The epoch whose weights are kept, counted from 1; 0 before the first."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     fit_s: float = 0.0
-    """Seconds spent in training and validation."""
+    """Seconds of training and validation."""
     images: int = 0
-    """Training images seen."""
+    """The number of training images seen, over all epochs."""
     train_s: float = 0.0
-    """Seconds spent in training alone."""
+    """Seconds of training alone."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] | None = None
 
     def capture(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
-        """Keep what changes while training, as it is now."""
+        """Store the weights and the states of optimizer and scheduler."""
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.optimizer = optimizer.state_dict()
         self.scheduler = scheduler.state_dict() if scheduler is not None else None
 
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
-        """Put back what `capture` kept."""
+        """Load what `capture` stored."""
         model.load_state_dict(self.weights)
         optimizer.load_state_dict(self.optimizer)
         if scheduler is not None and self.scheduler is not None:
@@ -76,7 +76,7 @@ class State:
 
     @property
     def images_per_s(self) -> float:
-        """Training images a second, validation not counted."""
+        """Training images per second, without validation."""
         return self.images / self.train_s if self.train_s > 0 else 0.0
 
 
@@ -97,26 +97,26 @@ def fit(
     on_batch: Callable[[float, float, int], None] | None = None,
     on_epoch: Callable[[State], None] | None = None,
 ) -> State:
-    """Train, and leave the best epoch's weights in `model`.
+    """Train a model, and leave the best epoch's weights in it.
 
-    Torch's global generator is seeded from (seed, epoch) as each epoch starts: the order of the batches, dropout
-    and augmentation follow from it, so a run that was interrupted between epochs goes on to bitwise the same end.
+    At the start of each epoch torch's global generator is seeded from (seed, epoch). It determines the order of the
+    batches, dropout and augmentation, so a run that was interrupted between epochs ends bitwise the same.
 
     Args:
-        model: Takes normalised images (B, C, H, W), gives logits (B, K); already where `device.place` put it.
+        model: Takes normalised images (B, C, H, W) and returns logits (B, K); on its device (see `device.place`).
         train_loader: Batches of (images, labels) on the model's device.
-        val_loader: The same, of the images that decide which epoch is best; None: nothing decides, the last is kept.
+        val_loader: Batches that decide which epoch is the best; None keeps the last epoch.
         optimizer: Over the model's parameters.
-        epochs: How many, counted from the very start also when resuming.
+        epochs: The number of epochs, including those before a resumption; at least 1.
         scheduler: Called with the optimizer; see `make_scheduler`.
-        seed: Of the generator.
+        seed: Seed of the generator, at least 0.
         precision: ``fp32``, ``bf16`` (autocast) or ``auto``, see `iolaus.classifier.training.device.resolve_precision`.
         label_smoothing: Share of each target that is spread over all classes, in [0, 1).
-        patience: Stop after this many epochs without a better `monitor`; None never does.
-        monitor: ``val/accuracy`` or ``val/loss``. Of two equal accuracies the smaller loss is better.
-        state: Where to go on; None starts anew.
-        on_batch: Called for each step, soon after it, with its loss, its accuracy in [0, 1] and the number of images.
-        on_epoch: Called after each epoch; what it raises ends the training.
+        patience: Stop after this many epochs without a better `monitor`; None never stops early.
+        monitor: ``val/accuracy`` or ``val/loss``. Of two equal accuracies the one with the smaller loss is better.
+        state: Where to continue; None starts from the beginning.
+        on_batch: Called soon after each step with its loss, its accuracy in [0, 1] and the number of images.
+        on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Returns:
         The state after the last epoch.
@@ -148,11 +148,11 @@ def fit(
         if val_loader is not None:
             val_logits, val_labels = infer(model, val_loader, precision=precision)
             val_loss = metrics.loss(val_logits, val_labels)
-            if not math.isfinite(val_loss):  # the last steps of the epoch did it
+            if not math.isfinite(val_loss):  # because of the last steps of the epoch
                 raise _diverged(f"{val_loss} on val after epoch {epoch}", lr)
             val = {"val/loss": val_loss, "val/accuracy": metrics.accuracy(val_logits, val_labels)}
         if schedule is not None and not each_batch:
-            # PyTorch's only scheduler that wants to know how well it goes
+            # the only scheduler of PyTorch that needs a metric
             plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
             schedule.step(val.get("val/loss", loss)) if plateau else schedule.step()
         state.epoch = epoch
@@ -190,26 +190,26 @@ def train_epoch(
     """Take one step for each batch.
 
     Returns:
-        Loss and accuracy in [0, 1] over all images, each measured just before it was learnt from and with dropout
-        at work, and the number of images.
+        Loss and accuracy in [0, 1] over all images, measured in each step before the weights change and with dropout
+        active, and the number of images.
 
     Raises:
-        NonFiniteLossError: after that step, on a GPU soon after it: the weights are spoilt by then.
+        NonFiniteLossError: after the step with such a loss, on a GPU soon after it; the weights are then useless.
     """
     step.model.train()
     epoch = EpochMetrics(on_batch, read_s=0.0 if step.device.type == "cpu" else READ_S)
     for images, labels in loader:
-        of_step = step(images, labels)
+        loss_and_correct = step(images, labels)
         if scheduler is not None:
             scheduler.step()
-        epoch.add(of_step, len(labels))
+        epoch.add(loss_and_correct, len(labels))
     epoch.read()
     return epoch.loss, epoch.accuracy, epoch.images
 
 
 @torch.inference_mode()
 def infer(model: nn.Module, loader: Iterable[Batch], *, precision: str = "fp32") -> Batch:
-    """Logits of everything in a loader; all else that is said about a model is a function of them.
+    """Return the logits of all images of a loader; every metric of a model is a function of them.
 
     Returns:
         Logits float32 (N, K) and labels int64 (N,), on the CPU.
@@ -225,7 +225,7 @@ def infer(model: nn.Module, loader: Iterable[Batch], *, precision: str = "fp32")
 
 
 def better(new: Metrics, old: Metrics, monitor: str) -> bool:
-    """Whether an epoch beats another: by the monitored metric, then by validation loss."""
+    """Return True if an epoch is better than another: by the monitored metric, then by val/loss."""
     return _rank(new, monitor) > _rank(old, monitor)
 
 
@@ -235,7 +235,11 @@ def _rank(values: Metrics, monitor: str) -> tuple[float, float]:
 
 
 def make_optimizer(make: Callable[..., Optimizer], parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build an optimizer, and name its key where it refuses a value."""
+    """Build an optimizer.
+
+    Raises:
+        InputError: for a value that it refuses.
+    """
     try:
         return make(parameters)
     except (TypeError, ValueError) as error:
@@ -243,10 +247,16 @@ def make_optimizer(make: Callable[..., Optimizer], parameters: Iterable[nn.Param
 
 
 def make_scheduler(make: Callable[..., Any] | None, optimizer: Optimizer, total_steps: int) -> tuple[Any | None, bool]:
-    """Build a scheduler of ``torch.optim.lr_scheduler`` and tell whether it steps after each batch.
+    """Build a scheduler of ``torch.optim.lr_scheduler``.
 
-    One that plans over a known horizon (it takes ``total_steps`` or ``T_max``) is told the number of steps and
-    steps after each batch. Any other steps after each epoch, as PyTorch's documentation has it.
+    One that plans over a known horizon (it takes ``total_steps`` or ``T_max``) is given the number of steps and steps
+    after each batch. Any other steps after each epoch, as in PyTorch's documentation.
+
+    Returns:
+        The scheduler, and True if it steps after each batch.
+
+    Raises:
+        InputError: for a value that it refuses.
     """
     if make is None:
         return None, False

@@ -1,6 +1,6 @@
-"""Pure functions of logits float (N, K) and labels int64 (N,): every figure that is stated about a model.
+"""Metrics of a model: pure functions of logits float (N, K) and labels int64 (N,).
 
-Each is over all N samples at once. Averaging over batches would weigh a small last batch like a full one.
+Each is computed over all N samples at once: a mean of batches would give a small last batch the weight of a full one.
 """
 
 import math
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Correct answers divided by the number of samples, in [0, 1]."""
+    """Return the number of correct predictions divided by the number of samples, in [0, 1]."""
     return (logits.argmax(1) == labels).double().mean().item()
 
 
 def accuracy_interval(accuracy: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of an accuracy over `count` samples: Wilson (1927), good also near 0 and 1."""
+    """Return the 95 % interval of an accuracy over `count` samples by Wilson (1927), valid also near 0 and 1."""
     center = accuracy + z**2 / (2 * count)
     spread = z * math.sqrt(accuracy * (1 - accuracy) / count + z**2 / (4 * count**2))
     scale = 1 + z**2 / count
@@ -24,26 +24,26 @@ def accuracy_interval(accuracy: float, count: int, z: float = 1.959964) -> tuple
 
 
 def loss(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy in nats."""
+    """Return the mean cross-entropy, in nats."""
     return F.cross_entropy(logits.double(), labels).item()
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
-    """Counts int64 (K, K): row is the label, column the prediction."""
+    """Return counts int64 (K, K): the row is the label, the column the prediction."""
     classes = logits.shape[1]
     return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of each label's samples that are right, float64 (K,); NaN for a label without samples."""
+    """Return the fraction of each label's samples that are correct, float64 (K,); NaN for a label without samples."""
     matrix = confusion_matrix(logits, labels).double()
     return matrix.diagonal() / matrix.sum(1)
 
 
 def mistakes(logits: Tensor, labels: Tensor, most: int = 25) -> Tensor:
-    """Indices int64 (M,) of wrong answers, the most confident first, at most `most`."""
+    """Return the indices int64 (M,) of wrong predictions, the most confident first, at most `most`."""
     top, preds = logits.double().max(1)
-    # log odds: the probabilities of a very sure model are all 1
+    # log odds, because the probabilities of a very confident model are all 1
     confidence = top - logits.double().scatter(1, preds[:, None], -math.inf).logsumexp(1)
     wrong = (preds != labels).nonzero().squeeze(1)
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:most]]

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar in a terminal, a line for each epoch everywhere."""
+"""The progress of a run, shown while it trains: a bar in a terminal, and a log line for each epoch."""
 
 import datetime
 import logging
@@ -18,16 +18,16 @@ LOSS, ACCURACY, SPEED = (metric_table.of(it).shown for it in ("loss", "accuracy"
 
 
 class Progress:
-    """Context of a training run; hand its methods to `iolaus.classifier.training.loop.fit` as callbacks.
+    """Context of a training run, whose methods are callbacks for `iolaus.classifier.training.loop.fit`.
 
     Args:
-        epochs: Of the whole run.
-        batches: Batches an epoch.
-        done: Epochs that an earlier, interrupted run has done.
+        epochs: Number of epochs of the whole run.
+        batches: Batches per epoch.
+        done: Epochs that were finished before the run was resumed.
     """
 
     def __init__(self, epochs: int, batches: int, done: int = 0) -> None:
-        """Start the bar where there is a terminal to draw it in."""
+        """Start the bar if there is a terminal."""
         self.epochs, self.batches, self.seconds = epochs, batches, 0.0
         self.bar = tqdm(
             total=epochs * batches,
@@ -44,7 +44,7 @@ class Progress:
         self.done = done
 
     def __enter__(self) -> "Progress":
-        """Send log lines past the bar."""
+        """Redirect log lines past the bar."""
         if not self.bar.disable:
             self.redirected.__enter__()
         return self
@@ -58,7 +58,7 @@ class Progress:
         self.bar.close()
 
     def on_batch(self, loss: float, accuracy: float, count: int) -> None:
-        """Advance the bar by a batch."""
+        """Advance the bar by one batch."""
         if self.bar.disable:
             return
         weight = 0.05 if self.images > 0 else 1.0
@@ -73,7 +73,7 @@ class Progress:
             )
 
     def on_epoch(self, state: State) -> None:
-        """Log the epoch in a line."""
+        """Log the epoch as one line."""
         values = state.history[-1]
         self.seconds += values["epoch_s"]
         # early stopping may end it sooner
@@ -95,12 +95,12 @@ class Progress:
 
 
 def summary(results: Mapping[str, float], epochs: int, counts: Mapping[str, int]) -> str:
-    """The end of a run in lines.
+    """Return the results of a run in a few lines.
 
     Args:
         results: Metrics of the kept weights.
-        epochs: How many were trained.
-        counts: Images of each split to be reported.
+        epochs: Number of epochs that were trained.
+        counts: Number of images of each split that is reported.
     """
     lines = [f"kept epoch {results['best_epoch']} of {epochs}"]
     for split, count in counts.items():

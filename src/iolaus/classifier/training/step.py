@@ -26,7 +26,7 @@ class TrainStep:
     fixed, so a model is captured only if nothing in it is `uncapturable`.
 
     Args:
-        model: Takes normalised images (B, C, H, W), gives logits (B, K).
+        model: Takes normalised images (B, C, H, W) and returns logits (B, K).
         optimizer: Over the model's parameters.
         precision: ``fp32`` or ``bf16`` (autocast).
         label_smoothing: Share of each target that is spread over all classes, in [0, 1).
