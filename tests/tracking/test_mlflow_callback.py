@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 from in_process import NewSweep, Sweep
 from optuna.trial import TrialState
-from sweeps import App, children, gone, kill, wait_until
+from sweeps import App, children, gone, kill
+from waiting import wait_until
 
 from iolaus.tracking import mlflow_sweep
 from iolaus.tracking.environment import absolute_uri, artifacts_beside
@@ -35,7 +36,7 @@ def app(body: str) -> str:
     """The source of an app whose task has this body."""
     lines = "\n    ".join(body.strip().splitlines())
     return f"""
-import hydra, iolaus, mlflow, optuna, os, time
+import hydra, iolaus, mlflow, optuna, os
 
 @hydra.main(config_path="conf", config_name="config", execution_whitelist=["iolaus.*", "app.*"])
 def main(cfg):
@@ -269,15 +270,17 @@ def test_several_workers_killed_in_mid_trial_leave_no_run_open_and_none_twice(ho
     (tmp_path / "conf").mkdir()
     named = CONFIG.replace("MLflowCallback", "MLflowCallback, experiment_name: killed")
     (tmp_path / "conf" / "config.yaml").write_text(named)
-    source = app("if not os.path.exists('go'):\n    time.sleep(600)\nreturn (cfg.x - 2) ** 2")
+    folder = "hydra.core.hydra_config.HydraConfig.get().runtime.output_dir"
+    source = app(f"from waiting import pass_gate\npass_gate({folder})\nreturn (cfg.x - 2) ** 2")
     killed = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4", source=source)
+    killed.hold()
     journal = Path(killed.storage)
 
     def two_are_recorded() -> bool:
         return journal.exists() and journal.read_text().count("mlflow_run_id") >= 3  # the sweep's is one
 
     with killed.start(out=tmp_path / "out") as process:
-        wait_until(lambda: two_are_recorded() or process.poll() is not None, 120)
+        wait_until(lambda: two_are_recorded() or process.poll() is not None)
         workers = children(process.pid)
         kill([process.pid, *workers])
     assert process.returncode == -signal.SIGKILL, (tmp_path / "out").read_text()
@@ -285,7 +288,7 @@ def test_several_workers_killed_in_mid_trial_leave_no_run_open_and_none_twice(ho
     (parent,), runs = runs_of("killed")
     assert {run.info.status for run in (parent, *runs.values())} == {"RUNNING"}
 
-    (tmp_path / "go").touch()
+    killed.go()
     killed.run()
     (parent,), runs = runs_of("killed")
     assert parent.info.status == "FINISHED"
