@@ -36,7 +36,7 @@ def app(body: str) -> str:
     """The source of an app whose task has this body."""
     lines = "\n    ".join(body.strip().splitlines())
     return f"""
-import hydra, iolaus, mlflow, optuna, os, time
+import hydra, iolaus, mlflow, optuna, os
 
 @hydra.main(config_path="conf", config_name="config", execution_whitelist=["iolaus.*", "app.*"])
 def main(cfg):
@@ -270,8 +270,10 @@ def test_several_workers_killed_in_mid_trial_leave_no_run_open_and_none_twice(ho
     (tmp_path / "conf").mkdir()
     named = CONFIG.replace("MLflowCallback", "MLflowCallback, experiment_name: killed")
     (tmp_path / "conf" / "config.yaml").write_text(named)
-    source = app("if not os.path.exists('go'):\n    time.sleep(600)\nreturn (cfg.x - 2) ** 2")
+    folder = "hydra.core.hydra_config.HydraConfig.get().runtime.output_dir"
+    source = app(f"from waiting import pass_gate\npass_gate({folder})\nreturn (cfg.x - 2) ** 2")
     killed = App(tmp_path, "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4", source=source)
+    killed.hold()
     journal = Path(killed.storage)
 
     def two_are_recorded() -> bool:
@@ -286,7 +288,7 @@ def test_several_workers_killed_in_mid_trial_leave_no_run_open_and_none_twice(ho
     (parent,), runs = runs_of("killed")
     assert {run.info.status for run in (parent, *runs.values())} == {"RUNNING"}
 
-    (tmp_path / "go").touch()
+    killed.go()
     killed.run()
     (parent,), runs = runs_of("killed")
     assert parent.info.status == "FINISHED"
