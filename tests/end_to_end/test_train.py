@@ -483,7 +483,7 @@ def test_tracking_none_needs_no_mlflow(tmp_path: Path, digits_root: Path) -> Non
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["epoch=3"], ["model=cn"], ["epochs=0"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["epoch=3"], ["model=cn"], ["epochs=0"], ["hparams_search=optuna"]])
 def test_help_and_mistakes_import_neither_torch_nor_mlflow(arguments: list[str]) -> None:
     code = f"""
 import sys, atexit
