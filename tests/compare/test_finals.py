@@ -19,7 +19,7 @@ from waiting import HANG_S, wait_until
 from iolaus.classifier.run import test_set_log
 from iolaus.classifier.run.sweep_callback import SweepCallback
 from iolaus.compare import finals
-from iolaus.compare.multi_seed import MultiSeedPlan, left, open_part, queue, ran
+from iolaus.compare.multi_seed import MultiSeedPlan, complete_runs, count_left, enqueue_runs, open_part
 from iolaus.errors import InputError
 from iolaus.search_space.space import Space
 from iolaus.study import catalog
@@ -108,7 +108,7 @@ def listing(
     whole.set_user_attr(IDENTITY, {})
     whole.set_user_attr(MADE, made)
     plan, study = open_part(plan_in(folder), whole, "finals", ["maximize"])
-    return queue(plan, study, settings, seeds), study
+    return enqueue_runs(plan, study, settings, seeds), study
 
 
 def test_a_part_study_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
@@ -146,15 +146,15 @@ def test_a_trial_that_breaks_a_constraint_is_no_finalist() -> None:
 
 
 def test_fewer_settings_than_finalists_are_a_mistake() -> None:
-    with pytest.raises(InputError, match=r"finals\.k=3, but only 2 settings of .* came to a value: .*finals\.k=2"):
+    with pytest.raises(InputError, match=r"finals\.k=3, but only 2 settings of .* have a value: .*finals\.k=2"):
         finals.select(searched({1: 0.5, 2: 0.6}), 3, overrides)
 
 
 def test_the_seeds_are_new_and_the_same_each_time() -> None:
     study = optuna.create_study(direction="maximize")
     add(study, 1, 0.5, 17)
-    assert finals.seeds_of(study, 3, 3, repeats=1) == [18, 19, 20]
-    assert finals.seeds_of(searched({1: 0.5}), 2, 3, repeats=4) == [7, 8]
+    assert finals.new_seeds(study, 3, 3, repeats=1) == [18, 19, 20]
+    assert finals.new_seeds(searched({1: 0.5}), 2, 3, repeats=4) == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_finalist_that_failed_with_a_seed_cannot_win(tmp_path: Path) -> None:
 
 
 def test_where_all_have_failed_nobody_wins(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none of the finalists came to a value with each of its seeds"):
+    with pytest.raises(InputError, match="no finalist has a value for each of its seeds"):
         compared(tmp_path, {1.0: {0: (0.99, 1.0, 1.0)}, 2.0: {1: (0.99, 1.0, 1.0)}})
 
 
@@ -223,10 +223,10 @@ def test_a_search_that_its_time_has_ended_may_be_followed_until_more_is_asked_fo
     study = searched({1: 0.5, 2: 0.6})
 
     def may_follow(n_trials: int = 5, **more: Any) -> bool:
-        return finals.may_follow(TrialQueue(study, Goals(n_trials), 0, tmp_path), {**asked, **more})
+        return finals.has_ended(TrialQueue(study, Goals(n_trials), 0, tmp_path), {**asked, **more})
 
     assert not may_follow()
-    study.set_user_attr(ENDED, finals.ended(TrialQueue(study, Goals(5), 0, tmp_path), asked, "timeout"))
+    study.set_user_attr(ENDED, finals.describe_end(TrialQueue(study, Goals(5), 0, tmp_path), asked, "timeout"))
     assert may_follow()
     assert not may_follow(9)
     assert not may_follow(timeout_s=90)
@@ -249,7 +249,9 @@ def test_each_setting_is_queued_once_with_each_seed_also_when_the_list_grows(tmp
     trial = study.ask()
     assert plan.suggest(trial, OmegaConf.create(), None) == ["x=1", "seed=1"]
     study.tell(trial, 0.5)
-    assert {seed: trial.value for seed, trial in ran(plan, study, ["x=1", "seed=9"], [1, 2]).items()} == {1: 0.5}
+    assert {seed: trial.value for seed, trial in complete_runs(plan, study, ["x=1", "seed=9"], [1, 2]).items()} == {
+        1: 0.5
+    }
 
 
 def test_the_order_of_overrides_makes_no_other_setting_and_a_plus_is_kept(tmp_path: Path) -> None:
@@ -263,9 +265,9 @@ def test_runs_of_an_earlier_study_of_this_name_are_none_of_a_lists(tmp_path: Pat
     plan, study = listing(tmp_path, listed(["x=1"]), [1])
     plan.suggest(trial := study.ask(), OmegaConf.create(), None)
     study.tell(trial, 0.5)
-    assert left(study, [["x=1"]], [1]) == 0
+    assert count_left(study, [["x=1"]], [1]) == 0
     plan, study = listing(tmp_path, listed(["x=1"]), [1], "anew")
-    assert left(study, [["x=1"]], [1]) == 1
+    assert count_left(study, [["x=1"]], [1]) == 1
     assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 
 
@@ -320,7 +322,7 @@ def test_a_search_with_fewer_complete_settings_than_finalists_ends_with_a_line_a
     grid = ["hydra/sweeper/sampler=grid", "x=choice(1.0,2.0,3.0)", "hydra.sweeper.n_trials=3"]
     app = App(tmp_path, *grid, *FINALS, source=NOISY.replace("pass_gate(", "1 / (cfg.x == 2); pass_gate("))
     out = app.run(code=1).splitlines()[-1]
-    assert "error: hydra.sweeper.finals.k=2, but only 1 settings of study came to a value" in out
+    assert "error: hydra.sweeper.finals.k=2, but only 1 settings of study have a value" in out
     assert len(app.trials()) == 3
     assert "winner: trial" in app.run("hydra.sweeper.finals.k=1")
 

@@ -51,6 +51,6 @@ def test_of_fewer_than_two_values_nothing_is_told_apart() -> None:
 
 
 def test_a_mean_in_words_has_its_interval_and_n() -> None:
-    assert Mean(0.99064, 0.00028, 30).in_words(PERCENT) == "99.06 ± 0.03 % (n = 30)"
-    assert Mean(0.123456789, 0.0123, 5).in_words() == "0.123457 ± 0.012 (n = 5)"
-    assert Mean(0.5, None, 1).in_words() == "0.5 (n = 1)"
+    assert Mean(0.99064, 0.00028, 30).format(PERCENT) == "99.06 ± 0.03 % (n = 30)"
+    assert Mean(0.123456789, 0.0123, 5).format() == "0.123457 ± 0.012 (n = 5)"
+    assert Mean(0.5, None, 1).format() == "0.5 (n = 1)"

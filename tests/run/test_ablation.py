@@ -210,8 +210,8 @@ def test_who_asks_for_more_variants_later_goes_on_with_the_same_study(program: P
     [
         (["experiment=best_mlp"], "leaves a search nothing to compare by: add train_on_val=false"),
         (["optimizer.lr=interval(0.001,0.01)"], "compares settings as they are: optimizer.lr cannot be a range"),
-        (["hydra.sweeper.timeout_s=60"], "hydra.sweeper.timeout_s has no place beside hydra.sweeper.variants"),
-        (["hydra/sweeper/finals=seeds"], "hydra.sweeper.finals has no place beside hydra.sweeper.variants"),
+        (["hydra.sweeper.timeout_s=60"], "hydra.sweeper.timeout_s and hydra.sweeper.variants are mutually exclusive"),
+        (["hydra/sweeper/finals=seeds"], "hydra.sweeper.finals and hydra.sweeper.variants are mutually exclusive"),
         (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds must be at least 2"),
         (["hydra.sweeper.variants=iolaus.no_such.function"], "hydra.sweeper.variants cannot be used: "),
         (["hydra.sweeper.variants=['epochs=2']"], "must be a function's name, or lists of overrides by name such as"),
@@ -285,6 +285,6 @@ def test_the_table_marks_what_cannot_be_told_from_zero_and_what_failed() -> None
     assert base[0] == "as it is"
     assert cells[0] == ["a", "90.00 ± 1.00 % (n = 2)", "-5.00 ± 1.00 %", "", "0.50 times", "2.00 times"]
     assert cells[1][0] == "b (1 failed)"
-    assert cells[1][3] == "not told from zero"
+    assert cells[1][3] == "not significant"
     assert cells[2][:2] == ["c", "failed"]
     assert len(head) == len(cells[0])

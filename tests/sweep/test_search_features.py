@@ -347,7 +347,7 @@ def test_a_dry_run_says_when_the_time_ends_a_search(sweep: Sweep) -> None:
         ),
         (
             ["x=1,2", "hydra/sweeper/sampler=grid", "hydra.sweeper.enqueue=[defaults]"],
-            "error: hydra.sweeper.enqueue has no place in a grid, which goes through all of its points",
+            "error: hydra.sweeper.enqueue and hydra/sweeper/sampler=grid are mutually exclusive: a grid",
         ),
     ],
 )

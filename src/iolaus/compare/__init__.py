@@ -1,1 +1,1 @@
-"""Settings compared over seeds."""
+"""Settings compared over several seeds."""

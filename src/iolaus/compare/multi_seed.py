@@ -1,4 +1,4 @@
-"""A list of settings, each run with each of some seeds: a study whose trials are not drawn, but as exact as others."""
+"""Settings that are each run with several seeds: the study of these runs, its plan, and the results by setting."""
 
 import dataclasses
 import statistics
@@ -27,43 +27,43 @@ from iolaus.study.tally import Tally
 from iolaus.study.trials import needs_retry
 
 SETTING, SEED = "setting", "seed"
-"""The parameters of such a trial: the place of its setting in the list, and its seed."""
+"""The parameters of such a trial: the index of its setting in the study's list, and its seed."""
 COSTS = ("params", "fit_s")
-"""Metrics of a run that say what a setting costs."""
+"""Metrics of a run that tell the cost of a setting."""
 
 
 @dataclass(frozen=True)
 class MultiSeedPlan(Plan):
-    """A plan of such a study."""
+    """The plan of a study that runs each of its settings with several seeds."""
 
     settings: Sequence[Sequence[str]] = ()
-    """The overrides of each, without a seed."""
+    """The overrides of each setting, without a seed."""
     names: Mapping[int, str] = field(default_factory=dict)
-    """What those are called that this command has asked for, by place."""
+    """The names of the settings that this command has asked for, by index."""
     seed_key: str = SEED
-    """How the override of a seed begins: with a plus where the configuration has no such key."""
+    """The key element of the seed's override, with a plus where the configuration has no such key."""
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial with these parameters."""
+        """Return the overrides of a trial with these parameters."""
         return [*self.settings[params[SETTING]], f"{self.seed_key}={params[SEED]}"]
 
     def name_of(self, params: Mapping[str, Any]) -> str | None:
-        """What is run with these parameters."""
+        """Return the name of the setting with these parameters."""
         return self.names.get(params[SETTING], f"setting {params[SETTING]}")
 
     def suggest(self, trial: Trial, config: DictConfig, whitelist: Any) -> list[str]:
-        """The overrides of an enqueued trial."""
+        """Return the overrides of an enqueued trial."""
         params = {name: trial.suggest_int(name, 0, 2**32 - 1) for name in (SETTING, SEED)}
         return self.overrides(params)
 
 
 def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]) -> tuple[Plan, Study]:
-    """Open or make a study of what follows another, in a folder of its own; one that followed another is begun anew.
+    """Open or make a part study, in a folder of its own; one that belongs to another study of this name is made anew.
 
     Args:
-        of: The plan of the other.
-        whole: The other.
-        part: Names the folder, and the study after the other's name; `TEST` may look at test images.
+        of: The plan of the whole study.
+        whole: The study that it follows.
+        part: The name of the folder, and the ending of the study's name; `TEST` may look at test images.
         directions: Of its objectives.
     """
     folder = Path(of.folder) / part
@@ -80,7 +80,7 @@ def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]
         storage = open_storage(plan.storage)
         if plan.study_name in optuna.get_all_study_names(storage):
             known = optuna.load_study(study_name=plan.study_name, storage=storage)
-            require_format(known)  # before it is taken for one that followed another study
+            require_format(known)  # before it is taken for a part of another study
             if known.user_attrs.get(IDENTITY) not in (None, facts):
                 optuna.delete_study(study_name=plan.study_name, storage=storage)
         study = open_study(storage, plan.study_name, directions, facts, "refuse")
@@ -90,68 +90,70 @@ def open_part(of: Plan, whole: Study, part: str, directions: Sequence[Direction]
     return plan, study
 
 
-def queue(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> MultiSeedPlan:
-    """Put what a study lacks of a list into its queue, and give the plan of its runs.
+def enqueue_runs(of: Plan, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> MultiSeedPlan:
+    """Enqueue those runs of settings that a study lacks, and return the plan of all of them.
 
     Args:
         of: A plan of the study.
-        study: It is there.
-        settings: The overrides of each by name; a seed among them is replaced.
-        seeds: With which each is run.
+        study: The study, which must exist.
+        settings: The overrides of each setting by name; a seed among them is replaced.
+        seeds: The seeds that each is run with.
     """
     with claim_lock(of):
         wanted = [without_seed(setting) for setting in settings.values()]
-        everything: list[list[str]] = study.user_attrs.get(SETTINGS, [])
-        more = [setting for setting in wanted if _place(everything, setting) is None]
+        known_settings: list[list[str]] = study.user_attrs.get(SETTINGS, [])
+        more = [setting for setting in wanted if _index(known_settings, setting) is None]
         if more:
-            everything = [*everything, *more]
-            study.set_user_attr(SETTINGS, everything)
-        places = [_place(everything, setting) for setting in wanted]
+            known_settings = [*known_settings, *more]
+            study.set_user_attr(SETTINGS, known_settings)
+        indices = [_index(known_settings, setting) for setting in wanted]
         queued = _queued(study)
         for seed in seeds:  # not before each setting has run with one is any run with the next
-            for place in places:
-                if (place, seed) not in queued:
-                    study.enqueue_trial({SETTING: place, SEED: seed})
-                    queued.add((place, seed))
+            for index in indices:
+                if (index, seed) not in queued:
+                    study.enqueue_trial({SETTING: index, SEED: seed})
+                    queued.add((index, seed))
         total = Tally.of(study, study.get_trials(deepcopy=False)).settings
     added = any(override.startswith(f"+{SEED}=") for setting in settings.values() for override in setting)
     plan = MultiSeedPlan(
         storage=of.storage, study_name=of.study_name, folder=of.folder, final=of.final,
         goals=Goals(total, max_failure_rate=1.0, limit=total), space=Space(), fixed={}, deletions=(),
         custom_search_space=None, sampler={"_target_": "optuna.samplers.RandomSampler", "seed": 0},
-        pruner=PRUNERS["none"], repeats=1, seed=0, settings=everything,
-        names={place: name for place, name in zip(places, settings, strict=True) if place is not None},
+        pruner=PRUNERS["none"], repeats=1, seed=0, settings=known_settings,
+        names={index: name for index, name in zip(indices, settings, strict=True) if index is not None},
         seed_key=f"+{SEED}" if added else SEED,
     )  # fmt: skip
     return dataclasses.replace(plan, goals=plan.begun(study).goals)
 
 
 def without_seed(overrides: Sequence[str]) -> list[str]:
-    """Overrides but that of the seed."""
+    """Return overrides without that of the seed."""
     return [override for override in overrides if key_of(override) != SEED]
 
 
-def left(study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
-    """How many runs of a list have not come to an end."""
-    trials, everything = study.get_trials(deepcopy=False), study.user_attrs.get(SETTINGS, [])
+def count_left(study: Study, settings: Iterable[Sequence[str]], seeds: Sequence[int]) -> int:
+    """Return the number of runs of these settings that have not ended."""
+    trials, known_settings = study.get_trials(deepcopy=False), study.user_attrs.get(SETTINGS, [])
     ended = {_pair(trial) for trial in trials if trial.state.is_finished() and not needs_retry(trial)}
-    return sum((_place(everything, setting), seed) not in ended for setting in settings for seed in seeds)
+    return sum((_index(known_settings, setting), seed) not in ended for setting in settings for seed in seeds)
 
 
-def ran(plan: MultiSeedPlan, study: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[int, FrozenTrial]:
-    """The complete trials of a setting by seed."""
-    place = _place(plan.settings, setting)
+def complete_runs(
+    plan: MultiSeedPlan, study: Study, setting: Sequence[str], seeds: Sequence[int]
+) -> dict[int, FrozenTrial]:
+    """Return the complete trials of a setting by seed."""
+    index = _index(plan.settings, setting)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    mine = {trial.params[SEED]: trial for trial in complete if trial.params[SETTING] == place}
+    mine = {trial.params[SEED]: trial for trial in complete if trial.params[SETTING] == index}
     return {seed: mine[seed] for seed in seeds if seed in mine}
 
 
 def row_of(plan: MultiSeedPlan, study: Study, setting: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """What a setting came to: its values by seed and their mean, the runs that failed, and its costs with their median.
+    """Return the results of a setting: its values by seed with their mean, its failed runs, and its median costs.
 
-    The first run of a process takes longer, so that the mean of the times would be its neighbours'.
+    The first run of a process takes longer, which would weigh on a mean of the times.
     """
-    done = ran(plan, study, setting, seeds)
+    done = complete_runs(plan, study, setting, seeds)
     values = [trial.values[0] for trial in done.values()]
     row: dict[str, Any] = {"values": values, "seeds": list(done), "failed": len(seeds) - len(done)}
     row |= asdict(mean_of(values)) if values else {"mean": None, "interval": None, "n": 0}
@@ -163,16 +165,16 @@ def row_of(plan: MultiSeedPlan, study: Study, setting: Sequence[str], seeds: Seq
 
 
 def add_difference(row: dict[str, Any], base: Mapping[str, Any]) -> None:
-    """Add to a row by how much it differs from another, paired by seed; nothing if no seed is in both."""
+    """Add to a row its difference from another, paired by seed; nothing if they have no seed in common."""
     mine, others = (dict(zip(it["seeds"], it["values"], strict=True)) for it in (row, base))
-    found = paired(mine, others)
-    if found.n > 0:
-        row |= {"difference": found.mean, "difference_interval": found.interval, "p": found.p}
-        row["significant"] = found.significant
+    difference = paired(mine, others)
+    if difference.n > 0:
+        row |= {"difference": difference.mean, "difference_interval": difference.interval, "p": difference.p}
+        row["significant"] = difference.significant
 
 
 def require_seed(config: DictConfig) -> int:
-    """The seed of a configuration.
+    """Return the seed of a configuration.
 
     Raises:
         InputError: if it has none.
@@ -185,14 +187,14 @@ def require_seed(config: DictConfig) -> int:
     return seed
 
 
-def _place(settings: Sequence[Sequence[str]], setting: Sequence[str]) -> int | None:
-    """Where a setting stands in a list, whatever the order of its overrides."""
+def _index(settings: Sequence[Sequence[str]], setting: Sequence[str]) -> int | None:
+    """Return the index of a setting in a list, in any order of its overrides; None if it is not there."""
     wanted = sorted(without_seed(setting))
-    return next((place for place, known in enumerate(settings) if sorted(known) == wanted), None)
+    return next((index for index, known in enumerate(settings) if sorted(known) == wanted), None)
 
 
 def _queued(study: Study) -> set[tuple[Any, int]]:
-    """The pairs of setting and seed that somebody has queued; what was only surplus is none."""
+    """Return the pairs of setting and seed that have been enqueued, apart from surplus trials."""
     trials = study.get_trials(deepcopy=False)
     return {_pair(trial) for trial in trials if trial.system_attrs.get(END) != SURPLUS}
 

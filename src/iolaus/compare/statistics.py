@@ -14,20 +14,21 @@ from iolaus.errors import InputError
 from iolaus.metric_table import SIX_DIGITS, Form
 
 LEVEL = 0.95
-"""Of intervals; a test tells two apart at one less this."""
+"""The confidence level of intervals; the level of significance is 1 minus this."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with what it is worth."""
+    """A mean with its confidence interval."""
 
     mean: float
     interval: float | None
-    """Half the width of its interval at `LEVEL`, by Student's t; None of fewer than two values."""
+    """Half the width of the interval at `LEVEL`, by Student's t; None for fewer than two values."""
     n: int
+    """The number of values."""
 
-    def in_words(self, form: Form = SIX_DIGITS) -> str:
-        """Return it as in ``99.06 ± 0.03 % (n = 5)``; beside a mean of six digits its interval has two."""
+    def format(self, form: Form = SIX_DIGITS) -> str:
+        """Return a text such as ``99.06 ± 0.03 % (n = 5)``; with a mean of six digits the interval has two."""
         half = Form(".2g") if form == SIX_DIGITS else form
         interval = "" if self.interval is None else f" ± {half.number(self.interval)}"
         return f"{form.number(self.mean)}{interval}{form.unit} (n = {self.n})"
@@ -35,29 +36,29 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference(Mean):
-    """A mean of differences, and how likely it is to be as far from zero by chance."""
+    """A mean of differences, with the p-value of its t-test."""
 
     p: float | None
-    """Of the two-sided t-test; None of fewer than two values, and where all agree, which says nothing of the noise."""
+    """Of the two-sided t-test; None for fewer than two values, and for equal ones, which show no noise."""
 
     @property
     def significant(self) -> bool:
-        """Whether it is told from zero, at `LEVEL`."""
+        """True if it differs from zero at `LEVEL`."""
         return self.p is not None and self.p < 1 - LEVEL
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of independent values, of which there is at least one."""
+    """Return the mean of independent values, of which there is at least one."""
     mean, n = statistics.fmean(values), len(values)
     return Mean(mean, None if n < 2 else _half_width(statistics.stdev(values) / math.sqrt(n), n - 1), n)
 
 
 def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Difference:
-    """What values are more than others, seed by seed, by the paired t-test.
+    """Return by how much values exceed others in the mean, with the paired t-test.
 
     Args:
         values: By seed.
-        others: By seed; what only one of them has is left out.
+        others: By seed; seeds that only one of the two has are left out.
     """
     seeds = sorted(values.keys() & others.keys())
     differences = [values[seed] - others[seed] for seed in seeds]
@@ -68,7 +69,7 @@ def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Differen
 
 
 def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """What the mean of values is more than that of others, by Welch's t-test, which lets their variances differ."""
+    """Return by how much the mean of values exceeds that of others, with Welch's t-test for unequal variances."""
     mean, n = statistics.fmean(values) - statistics.fmean(others), min(len(values), len(others))
     if n < 2:
         return Difference(mean, None, n, None)
@@ -79,13 +80,13 @@ def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
 
 
 def format_value(value: float, objective: str, sign: str = "") -> str:
-    """Return a value of an objective in words; accuracies in percent."""
+    """Return a value of an objective as text; accuracies in percent."""
     return metric_table.of(objective).compared(value, sign)
 
 
 def format_mean(row: Mapping[str, Any], objective: str) -> str:
     """Return a mean with its interval and n, which a row has as ``asdict`` gives them; accuracies in percent."""
-    return Mean(row["mean"], row["interval"], row["n"]).in_words(metric_table.of(objective).compared)
+    return Mean(row["mean"], row["interval"], row["n"]).format(metric_table.of(objective).compared)
 
 
 def format_difference(row: Mapping[str, Any], objective: str) -> str:

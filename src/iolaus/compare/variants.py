@@ -1,4 +1,4 @@
-"""Settings that are listed, run over the same seeds and compared with the first of them."""
+"""Variants: listed settings that are run with the same seeds and compared with the first of them."""
 
 import logging
 import math
@@ -22,8 +22,8 @@ from iolaus.study.trials import objectives, sign_of
 log = logging.getLogger(__name__)
 AS_IT_IS = "as it is"
 FORM = "a function's name, or lists of overrides by name such as {long: ['epochs=10'], wide: ['model.width=64']}"
-"""What may be asked for."""
-NO_PLACE: Mapping[str, Any] = {
+"""The form of ``hydra.sweeper.variants``."""
+SEARCH_ONLY: Mapping[str, Any] = {
     "custom_search_space": None,
     "repeats": 1,
     "timeout_s": None,
@@ -32,29 +32,28 @@ NO_PLACE: Mapping[str, Any] = {
     "enqueue": [],
 }
 """Keys of ``hydra.sweeper`` that only a search has, with their defaults."""
+NO_SEARCH = "variants are compared, not searched"
 
 
 def read(asked: Any, plan: Plan, composer: Composer, whitelist: Any) -> dict[str, list[str]]:
     """Return the overrides of each setting by name; the first is the command as it is.
 
     Args:
-        asked: What ``hydra.sweeper.variants`` says: lists of overrides by name, or a function that gives them, with the
-            arguments of `iolaus.classifier.run.ablation.variants`.
+        asked: The value of ``hydra.sweeper.variants``: lists of overrides by name, or a function that returns them,
+            with the arguments of `iolaus.classifier.run.ablation.variants`.
         plan: Of the command.
         composer: Composes the settings.
         whitelist: The targets that the app allows Hydra to call; None if it does not say.
 
     Raises:
-        InputError: if there is nothing to compare, or what is asked for cannot be used.
+        InputError: if there is nothing to compare, or the value cannot be used.
     """
     sweeper = composer.sweep_config.hydra.sweeper
-    for key, default in NO_PLACE.items():
+    for key, default in SEARCH_ONLY.items():
         if sweeper[key] != default:
-            raise InputError(
-                f"hydra.sweeper.{key} has no place beside hydra.sweeper.variants, which searches for nothing"
-            )
+            raise InputError(f"hydra.sweeper.{key} and hydra.sweeper.variants are mutually exclusive: {NO_SEARCH}")
     if sweeper.finals.k > 0:
-        raise InputError("hydra.sweeper.finals has no place beside hydra.sweeper.variants, which searches for nothing")
+        raise InputError(f"hydra.sweeper.finals and hydra.sweeper.variants are mutually exclusive: {NO_SEARCH}")
     if plan.space:
         searched = ", ".join(parameter.key for parameter in plan.space.parameters)
         raise InputError(f"hydra.sweeper.variants compares settings as they are: {searched} cannot be a range")
@@ -62,29 +61,29 @@ def read(asked: Any, plan: Plan, composer: Composer, whitelist: Any) -> dict[str
     # the search belongs to the command, not to a setting
     composer = composer.on_top_of([override for override in given if key_of(override) == "hparams_search"])
     config = composer.compose(given)
-    found = _call(asked, config, composer, whitelist) if isinstance(asked, str) else asked
-    _check(found)
-    everything, composed = {AS_IT_IS: given}, {AS_IT_IS: _trial_of(config)}
-    for name, overrides in found.items():
+    listed = _call(asked, config, composer, whitelist) if isinstance(asked, str) else asked
+    _check(listed)
+    variants, composed = {AS_IT_IS: given}, {AS_IT_IS: _without_seed(config)}
+    for name, overrides in listed.items():
         try:
             fitted = _fitted(given, overrides, config, composer)
-            trial = _trial_of(composer.compose(fitted))
+            trial = _without_seed(composer.compose(fitted))
             same = next((other for other, known in composed.items() if known == trial), None)
             if same is not None:
-                raise InputError(f"it is the same as «{same}», with whatever seed")
+                raise InputError(f"it duplicates «{same}» apart from its seed")
         except Exception as error:  # Hydra's, of any kind
             if not isinstance(asked, str):  # who has typed it wants it
                 raise InputError(f"hydra.sweeper.variants: «{name}» cannot be compared: {one_line(error)}") from error
             log.warning("«%s» is left out, it cannot be compared: %s", name, one_line(error))
         else:
-            everything[name], composed[name] = fitted, trial
-    if len(everything) == 1:
+            variants[name], composed[name] = fitted, trial
+    if len(variants) == 1:
         raise InputError("hydra.sweeper.variants has listed nothing that can be compared: name another function there")
-    return everything
+    return variants
 
 
 def _call(target: str, config: DictConfig, composer: Composer, whitelist: Any) -> Any:
-    """Return what a function of the user's lists."""
+    """Return the variants that a function of the user's lists."""
     allowed = (target,) if whitelist is None else whitelist
     try:
         function = instantiate({"_target_": target, "_partial_": True}, _execution_whitelist_=allowed)
@@ -95,27 +94,27 @@ def _call(target: str, config: DictConfig, composer: Composer, whitelist: Any) -
         raise InputError(f"hydra.sweeper.variants cannot be used: {one_line(error)}") from error
 
 
-def _check(found: Any) -> None:
-    """Refuse what are no lists of overrides by name."""
+def _check(listed: Any) -> None:
+    """Refuse anything but lists of overrides by name."""
     key = "hydra.sweeper.variants"
-    require(isinstance(found, Mapping) and len(found) > 0, key, FORM, found)
-    for name, overrides in found.items():
+    require(isinstance(listed, Mapping) and len(listed) > 0, key, FORM, listed)
+    for name, overrides in listed.items():
         require(isinstance(name, str), f"a name in {key}", "a text that is no number", name)
         require(name != AS_IT_IS, f"a name in {key}", "another than that of the command itself", name)
-        listed = isinstance(overrides, Sequence) and not isinstance(overrides, str) and len(overrides) > 0
-        require(listed, f"{key}: «{name}»", "a list of overrides such as ['epochs=10']", overrides)
+        is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str) and len(overrides) > 0
+        require(is_list, f"{key}: «{name}»", "a list of overrides such as ['epochs=10']", overrides)
         for override in overrides:
             good = isinstance(override, str) and ("=" in override or override.startswith("~"))
             require(good, f"{key}: «{name}»", "overrides such as epochs=10 or ~key", override)
 
 
-def _trial_of(config: DictConfig) -> dict[str, Any]:
-    """All that a setting is, but for its seed."""
+def _without_seed(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of a configuration without its seed."""
     return {key: value for key, value in settings_of(config).items() if key != SEED}
 
 
 def _fitted(given: Sequence[str], changed: Sequence[str], config: DictConfig, composer: Composer) -> list[str]:
-    """Overrides with some of them changed: another option of a group comes without the keys that only the first had."""
+    """Return overrides with some of them changed; another option of a group loses the keys that only the first had."""
     fitting, gone = list(given), []
     for group, _, option in (override.partition("=") for override in changed):
         if not composer.is_group(group) or OmegaConf.select(config, group) is None:
@@ -128,18 +127,18 @@ def _fitted(given: Sequence[str], changed: Sequence[str], config: DictConfig, co
 
 
 def _within(override: str, group: str) -> str:
-    """What an override names inside of a group; empty if it names something else."""
+    """Return the key of an override within a group; empty if it lies elsewhere."""
     key = key_of(override)
     return key.removeprefix(f"{group}.") if key.startswith(f"{group}.") else ""
 
 
 def seeds(r: int, config: DictConfig) -> list[int]:
-    """So many seeds, from that of the configuration on.
+    """Return r seeds, from that of the configuration on.
 
     Raises:
-        InputError: if these are too few, or it has none.
+        InputError: if these are too few, or the configuration has no seed.
     """
-    require(type(r) is int and r >= 2, "hydra.sweeper.seeds", "at least 2, or nothing says how sure a mean is", r)
+    require(type(r) is int and r >= 2, "hydra.sweeper.seeds", "at least 2, or means have no intervals", r)
     first = require_seed(config)
     return list(range(first, first + r))
 
@@ -147,23 +146,22 @@ def seeds(r: int, config: DictConfig) -> list[int]:
 def compare_settings(
     plan: MultiSeedPlan, study: Study, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """What each setting came to, and by how much it differs from the first, paired by seed; the worst comes first.
+    """Return the results of each setting, and its difference from the first, paired by seed; the worst comes first.
 
     Args:
-        plan: Of the runs.
-        study: Theirs.
+        plan: The plan of the runs.
+        study: Their study.
         settings: Overrides by name.
-        seeds: With which each was run.
+        seeds: The seeds that each was run with.
 
     Raises:
-        InputError: if the first came to no value.
+        InputError: if the first has no value.
     """
     rows = [{"name": name, **row_of(plan, study, setting, seeds)} for name, setting in settings.items()]
     base, others = rows[0], rows[1:]
     if not base["values"]:
         raise InputError(
-            f"the command as it is came to no value, so nothing can be compared with it: its tracebacks are in "
-            f"{plan.folder}"
+            f"the command as it is has no value that others could be compared with: its tracebacks are in {plan.folder}"
         )
     for row in others:
         add_difference(row, base)
@@ -175,13 +173,13 @@ def compare_settings(
     return {"objective": objectives(study)[0], "seeds": list(seeds), "base": base, "rows": others}
 
 
-def table(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The rows of a table in words, its head first."""
-    objective, base = found["objective"], found["base"]
+def table(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of a table as texts, its head first."""
+    objective, base = result["objective"], result["base"]
     yield ["", objective, "difference", "", "parameters", "training time"]
     costs = ["" if base[cost] is None else metric_table.of(cost).shown(base[cost]) for cost in COSTS]
     yield [_name(base), format_mean(base, objective), "", "", *costs]
-    for row in found["rows"]:
+    for row in result["rows"]:
         if "difference" not in row:
             yield [_name(row), format_mean(row, objective) if row["values"] else "failed", "", "", "", ""]
             continue
@@ -190,21 +188,21 @@ def table(found: Mapping[str, Any]) -> Iterator[list[str]]:
             _name(row),
             format_mean(row, objective),
             format_difference(row, objective),
-            "" if row["significant"] else "not told from zero",
+            "" if row["significant"] else "not significant",
             *("" if ratio is None else f"{ratio:.2f} times" for ratio in ratios),
         ]
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The comparison in words."""
-    rows = list(table(found))
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the comparison in lines."""
+    rows = list(table(result))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    yield f"each with {len(found['seeds'])} seeds, paired by seed; mean ± half the 95 % interval"
+    yield f"each with {len(result['seeds'])} seeds, paired by seed; mean ± half the 95 % interval"
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield f"of {len(found['rows'])} comparisons one in twenty is told from zero by chance"
+    yield f"of {len(result['rows'])} comparisons one in twenty is significant by chance"
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """The name of a setting, and how many of its runs failed where others did not."""
+    """Return the name of a setting, with the number of its failed runs where others did not fail."""
     return f"{row['name']} ({row['failed']} failed)" if row["failed"] and row["values"] else str(row["name"])

@@ -49,7 +49,7 @@ def effects(snapshot: Snapshot) -> "Figure | None":
     figure = canvas(ROW * max(len(rows), 1) + 1.2)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
-    for significant, color, name in ((True, ORANGE, "told from zero"), (False, GREY, "not told from zero")):
+    for significant, color, name in ((True, ORANGE, "significant"), (False, GREY, "not significant")):
         these = [(y, row) for y, row in enumerate(rows) if row["significant"] == significant]
         for i, (y, row) in enumerate(these):
             label = f"{name} ({len(these)})" if i == 0 else None

@@ -124,7 +124,9 @@ def count_points(config: Mapping[str, Any], space: "Space", enqueues: bool) -> i
     if not is_grid(config):
         return None
     if enqueues:
-        raise InputError("hydra.sweeper.enqueue has no place in a grid, which goes through all of its points")
+        raise InputError(
+            "hydra.sweeper.enqueue and hydra/sweeper/sampler=grid are mutually exclusive: a grid tries all points"
+        )
     try:
         return math.prod(len(values) for values in grid(space).values())
     except ValueError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from iolaus.compare import variants
-from iolaus.compare.multi_seed import queue
+from iolaus.compare.multi_seed import enqueue_runs
 from iolaus.errors import InputError
 from iolaus.study.attributes import COMPARISON_RESULT
 from iolaus.study.identity import Direction
@@ -35,7 +35,7 @@ def compare(session: Session, plan: Plan, directions: Sequence[Direction], facts
         return
     with claim_lock(plan):
         study = session.open_study(plan, directions, facts)
-    queued = queue(plan, study, settings, seeds)
+    queued = enqueue_runs(plan, study, settings, seeds)
     session.run_all(queued, study, settings.values(), seeds)
     result = variants.compare_settings(queued, study, settings, seeds)
     store(study, COMPARISON_RESULT, result)

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from iolaus.compare import finals
-from iolaus.compare.multi_seed import left
+from iolaus.compare.multi_seed import count_left
 from iolaus.errors import InputError, one_line
 from iolaus.study.identity import require_format
 from iolaus.study.plan import Plan
@@ -84,7 +84,7 @@ def dry_comparison(
     seconds_of = _timer(session, max(1, machine.cores() // workers), 1)
     study, runs, whole_s, unknown = _existing(plan), 0, 0.0, 0
     for name, overrides in settings.items():
-        missing = len(seeds) if study is None else left(study, [overrides], seeds)
+        missing = len(seeds) if study is None else count_left(study, [overrides], seeds)
         seconds, took = _timed(seconds_of, overrides)
         runs, unknown = runs + missing, unknown + (seconds is None)
         whole_s += missing * (seconds or 0.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from iolaus.compare.finals import ended
+from iolaus.compare.finals import describe_end
 from iolaus.study.attributes import ENDED
 from iolaus.study.plan import Plan
 from iolaus.study.queue import ENDS, FAILURES, TOTAL
@@ -36,7 +36,7 @@ def search(session: Session, plan: Plan, study: Study) -> None:
         leave_interrupted(result.progress(tally))
     ended_by = _conclude(result, plan, tally)
     say(f"ended by {ENDS[ended_by].format(**session.settings)}: {result.progress(tally)}")
-    store(study, ENDED, ended(result.queue, session.settings, ended_by))
+    store(study, ENDED, describe_end(result.queue, session.settings, ended_by))
     if tally.best is None:
         complete = any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False))
         missing = "keeps all constraints" if complete else "came to a value"

@@ -12,7 +12,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from optuna.study import Study
 
-from iolaus.compare.multi_seed import MultiSeedPlan, left
+from iolaus.compare.multi_seed import MultiSeedPlan, count_left
 from iolaus.errors import InputError, one_line, redact_urls
 from iolaus.optuna_internals import storage_of
 from iolaus.search_space.compose import Composer
@@ -154,7 +154,7 @@ class Session:
         progress = result.progress(tally, of=f" of {plan.study_name}")
         if result.interrupted:
             leave_interrupted(progress)
-        if left(study, settings, seeds) > 0:
+        if count_left(study, settings, seeds) > 0:
             raise result.ended_early(progress)
         if tally.failed:
             say("\n  ".join(failures(tally)))

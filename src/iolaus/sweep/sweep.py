@@ -90,7 +90,7 @@ class Sweep:
                 say(line)
             return
         plan, study = self._begin(session, planner, plan, facts, first)
-        if rule is None or not finals.may_follow(plan.open(storage_of(study)), self.settings):
+        if rule is None or not finals.has_ended(plan.open(storage_of(study)), self.settings):
             search(session, plan, study)
         if rule is not None:
             confirm(session, rule, plan, study)
