@@ -88,11 +88,11 @@ def overrides(params: Mapping[str, Any], fixed: Mapping[str, str], deletions: Se
 def replace_overrides(overrides: Sequence[str], by: Sequence[str]) -> list[str]:
     """Return overrides with others in place of those for the same keys; a ``+`` of the replaced one stays."""
     named = {key_of(override) for override in by}
-    kept = [override for override in overrides if key_of(override) not in named]
+    others = [override for override in overrides if key_of(override) not in named]
     added = {key_of(override) for override in overrides if override.startswith("+")}
     signs = ["+" if key_of(override) in added else "" for override in by]
     return [
-        *kept,
+        *others,
         *(f"{sign}{override.lstrip('+')}" if sign else override for sign, override in zip(signs, by, strict=True)),
     ]
 

@@ -149,9 +149,9 @@ class SpaceParser:
         resolved = []
         for parameter in conditional:
             left = [possible(condition) for condition in parameter.when if condition.parent in searched]
-            kept = tuple(condition for condition in left if condition is not None)
-            if len(kept) == len(left) and all(holds(c) for c in parameter.when if c.parent not in searched):
-                resolved.append(dataclasses.replace(parameter, when=kept))
+            conditions = tuple(condition for condition in left if condition is not None)
+            if len(conditions) == len(left) and all(holds(c) for c in parameter.when if c.parent not in searched):
+                resolved.append(dataclasses.replace(parameter, when=conditions))
         return resolved
 
     def _composed(self, params: Mapping[str, Any] | None = None) -> DictConfig:

@@ -1,4 +1,4 @@
-"""The studies that are already stored: found, freed of what is no longer needed, deleted, stopped and grown."""
+"""The catalog of stored studies: to find, free, delete, stop and grow them."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from iolaus.study.tally import Tally
 from iolaus.study.trials import is_alive
 
 FREED = ("checkpoint.pt", "model.pt")
-"""The files that `free` deletes in trials' folders: with the first a run can go on, with the second it can predict."""
+"""The files that `free` deletes in trials' folders: a run resumes from the first, and predicts with the second."""
 PARTS = (FINALS, TEST)
 """Endings of the names of part studies, and the names of their folders."""
 OURS = ("journal.log*", "*.lock", "optimization_results.yaml", "report.html")
