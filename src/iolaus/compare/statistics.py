@@ -14,16 +14,16 @@ from iolaus.errors import InputError
 from iolaus.metric_table import SIX_DIGITS, Form
 
 LEVEL = 0.95
-"""Of intervals; a test tells two apart at one less this."""
+"""The confidence level of intervals; the significance level of tests is one less this."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with what it is worth."""
+    """A mean with its confidence interval."""
 
     mean: float
     interval: float | None
-    """Half the width of its interval at `LEVEL`, by Student's t; None of fewer than two values."""
+    """Half the width of the interval at `LEVEL`, by Student's t; None for fewer than two values."""
     n: int
 
     def in_words(self, form: Form = SIX_DIGITS) -> str:
@@ -35,29 +35,29 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference(Mean):
-    """A mean of differences, and how likely it is to be as far from zero by chance."""
+    """A mean of differences, and the probability that it is as far from zero by chance."""
 
     p: float | None
-    """Of the two-sided t-test; None of fewer than two values, and where all agree, which says nothing of the noise."""
+    """From the two-sided t-test; None for fewer than two values, and if all agree, which says nothing of the noise."""
 
     @property
     def significant(self) -> bool:
-        """Whether it is told from zero, at `LEVEL`."""
+        """True if the test tells it from zero at `LEVEL`."""
         return self.p is not None and self.p < 1 - LEVEL
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of independent values, of which there is at least one."""
+    """Return the mean of independent values, of which there is at least one."""
     mean, n = statistics.fmean(values), len(values)
     return Mean(mean, None if n < 2 else _half_width(statistics.stdev(values) / math.sqrt(n), n - 1), n)
 
 
 def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Difference:
-    """What values are more than others, seed by seed, by the paired t-test.
+    """Return by how much values exceed others, seed by seed, by the paired t-test.
 
     Args:
         values: By seed.
-        others: By seed; what only one of them has is left out.
+        others: By seed; a seed that only one of them has is left out.
     """
     seeds = sorted(values.keys() & others.keys())
     differences = [values[seed] - others[seed] for seed in seeds]
@@ -68,7 +68,7 @@ def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Differen
 
 
 def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """What the mean of values is more than that of others, by Welch's t-test, which lets their variances differ."""
+    """Return by how much the mean of values exceeds that of others, by Welch's t-test: their variances may differ."""
     mean, n = statistics.fmean(values) - statistics.fmean(others), min(len(values), len(others))
     if n < 2:
         return Difference(mean, None, n, None)
