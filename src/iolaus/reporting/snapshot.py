@@ -83,7 +83,7 @@ class Snapshot:
 
     @cached_property
     def ends(self) -> Mapping[str, int]:
-        """The number of trials by their end."""
+        """The number of trials by what became of them."""
         return MappingProxyType(Counter(map(end_of, self.trials)))
 
     @property
