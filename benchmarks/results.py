@@ -32,11 +32,12 @@ COMPARISONS = {
 IMPORTANT = 3
 """How many importances are named."""
 
-Figures = Mapping[str, Any]
+Results = Mapping[str, Any]
+"""The results of a study, as `iolaus.reporting.export` writes them."""
 
 
-def those(titles: Mapping[str, str], kept: Mapping[str, Figures]) -> Iterator[tuple[str, str, Figures]]:
-    """The name, the title and the figures of each that is there."""
+def those(titles: Mapping[str, str], kept: Mapping[str, Results]) -> Iterator[tuple[str, str, Results]]:
+    """The name, the title and the results of each that is there."""
     yield from ((name, title, kept[name]) for name, title in titles.items() if name in kept)
 
 
@@ -45,28 +46,28 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield from (f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def families(kept: Mapping[str, Figures]) -> Iterator[str]:
+def families(kept: Mapping[str, Results]) -> Iterator[str]:
     """What each family's winner comes to on test."""
     rows = []
-    for name, title, figures in those(FAMILIES, kept):
-        test = figures["test"]
-        epochs = re.findall(r"\bepochs=(\d+)", figures["environment"]["overrides"])[-1]
+    for name, title, results in those(FAMILIES, kept):
+        test = results["test"]
+        epochs = re.findall(r"\bepochs=(\d+)", results["environment"]["overrides"])[-1]
         costs = [metric_table.of("params").shown(test["params"]), epochs, f"{test['fit_s']:.0f}"]
         rows.append([title, format_mean(test, "test/accuracy"), *costs, f"`experiment={name}`"])
     yield from table(["", "test accuracy", "parameters", "epochs", "seconds of training", "once more"], rows)
 
 
-def published(kept: Mapping[str, Figures]) -> Iterator[str]:
+def published(kept: Mapping[str, Results]) -> Iterator[str]:
     """Each winner below what others have published, in docs/published.csv."""
     with open(PAGE.parent / "published.csv", newline="") as file:
         others = list(csv.DictReader(file))
-    for name, title, figures in those(FAMILIES, kept):
+    for name, title, results in those(FAMILIES, kept):
         rows = [
             [f"[{other['what']}]({other['source']})", other["accuracy"], other["parameters"], other["figure"]]
             for other in others
             if other["family"] == name
         ]
-        test = figures["test"]
+        test = results["test"]
         how = f"mean over {test['n']} seeds with its interval; nothing chosen on test"
         params = metric_table.of("params").shown(test["params"])
         ours = ["**ours**", f"**{format_mean(test, 'test/accuracy')}**", params, how]
@@ -74,12 +75,12 @@ def published(kept: Mapping[str, Figures]) -> Iterator[str]:
         yield ""
 
 
-def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
+def searches(kept: Mapping[str, Results]) -> Iterator[str]:
     """What each search cost, and how far its best value flattered itself."""
     rows = []
-    for _, title, figures in those(SEARCHES, kept):
-        parts = figures["parts"]
-        trials, first = parts["search"]["trials"], figures["finals"]["finalists"][0]
+    for _, title, results in those(SEARCHES, kept):
+        parts = results["parts"]
+        trials, first = parts["search"]["trials"], results["finals"]["finalists"][0]
         counts = [str(sum(trials.values())), str(trials.get("pruned", 0))]
         minutes = ", ".join(f"{parts[part]['busy_s'] / 60:.0f}" for part in ("search", "finals", "test"))
         values = [format_value(first["best"], "val/accuracy"), format_mean(first, "val/accuracy")]
@@ -88,11 +89,11 @@ def searches(kept: Mapping[str, Figures]) -> Iterator[str]:
     yield from table(["", *counted, "its best on val", "the same with new seeds"], rows)
 
 
-def importances(kept: Mapping[str, Figures]) -> Iterator[str]:
+def importances(kept: Mapping[str, Results]) -> Iterator[str]:
     """What mattered most in each search."""
     rows = []
-    for _, title, figures in those(SEARCHES, kept):
-        found = figures["search"]["importances"]
+    for _, title, results in those(SEARCHES, kept):
+        found = results["search"]["importances"]
         most = sorted(found["percent"].items(), key=lambda item: -item[1][0])[:IMPORTANT]
         words = [f"`{key}` {share:.0f} % ({low:.0f} to {high:.0f})" for key, (share, low, high) in most]
         words += [] if found["clear"] else ["too few trials to say which matters most"]
@@ -101,23 +102,23 @@ def importances(kept: Mapping[str, Figures]) -> Iterator[str]:
     yield from table(["", what, "of so many"], rows)
 
 
-def commands(kept: Mapping[str, Figures]) -> Iterator[str]:
+def commands(kept: Mapping[str, Results]) -> Iterator[str]:
     """The command behind each file, with what it ran on."""
-    for name, figures in kept.items():
-        tags = figures["environment"]
-        on = f"{figures['cores']} cores, {tags['resolved.precision']}, torch {tags['version.torch']}"
+    for name, results in kept.items():
+        tags = results["environment"]
+        on = f"{results['cores']} cores, {tags['resolved.precision']}, torch {tags['version.torch']}"
         changed = ", with changes" if tags["git_dirty"] == "true" else ""
         commit = f"commit {tags['mlflow.source.git.commit'][:7]}{changed}"
-        yield f"- [{name}.json](results/{name}.json): `{figures['command']}` ({on}, {commit})"
+        yield f"- [{name}.json](results/{name}.json): `{results['command']}` ({on}, {commit})"
 
 
-def compared(figures: Figures) -> Iterator[str]:
+def compared(results: Results) -> Iterator[str]:
     """What settings came to on val, and what they cost."""
-    head, *rows = variants.table(figures["comparison"])
+    head, *rows = variants.table(results["comparison"])
     yield from table(head, rows)
 
 
-def tables(kept: Mapping[str, Figures]) -> Iterator[tuple[str, Iterator[str]]]:
+def tables(kept: Mapping[str, Results]) -> Iterator[tuple[str, Iterator[str]]]:
     """The lines of each table, and what the comments around it call it."""
     for lines in (families, published, searches, importances, commands):
         yield lines.__name__, lines(kept)
@@ -125,7 +126,7 @@ def tables(kept: Mapping[str, Figures]) -> Iterator[tuple[str, Iterator[str]]]:
         yield name, compared(kept[file])
 
 
-def page(text: str, kept: Mapping[str, Figures]) -> str:
+def page(text: str, kept: Mapping[str, Results]) -> str:
     """The page with new tables in it.
 
     Raises:
@@ -141,10 +142,10 @@ def page(text: str, kept: Mapping[str, Figures]) -> str:
     return text
 
 
-def kept_figures() -> dict[str, Figures]:
+def kept_results() -> dict[str, Results]:
     """What is kept, by name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((PAGE.parent / "results").glob("*.json"))}
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(), kept_figures()))
+    PAGE.write_text(page(PAGE.read_text(), kept_results()))

@@ -40,7 +40,7 @@ PERCENT = Form(".2f", 100, " %")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known of a metric.
+    """Facts about a metric.
 
     Args:
         direction: The direction in which it is better; None if that is not known.

@@ -1,4 +1,4 @@
-"""A study's figures in a file."""
+"""The results of a study in a file."""
 
 import json
 import random
@@ -28,7 +28,7 @@ def trial(value: float, x: float = 0.5, begin_s: float = 0.0, end_s: float = 1.0
     return made
 
 
-def figures(*trials: FrozenTrial, attrs: dict[str, Any] | None = None, directions: int = 1) -> dict[str, Any]:
+def summary(*trials: FrozenTrial, attrs: dict[str, Any] | None = None, directions: int = 1) -> dict[str, Any]:
     study = optuna.create_study(study_name="mine", directions=["maximize"] * directions)
     study.add_trials(trials)
     for name, value in (attrs or {}).items():
@@ -38,7 +38,7 @@ def figures(*trials: FrozenTrial, attrs: dict[str, Any] | None = None, direction
 
 def test_a_search_has_its_best_trial_its_command_and_its_times() -> None:
     command = {"command": "python app.py -m x=1,2", "cores": 2}
-    found = figures(trial(0.5, 0.1), trial(0.75, 0.2), trial(0.25, 0.3), attrs={COMMAND: command})
+    found = summary(trial(0.5, 0.1), trial(0.75, 0.2), trial(0.25, 0.3), attrs={COMMAND: command})
     assert found["search"]["trials"] == {1: {"values": [0.75], "params": {"x": 0.2}}}
     assert found["search"]["objectives"] == ["value"]
     assert (found["command"], found["cores"]) == ("python app.py -m x=1,2", 2)
@@ -49,14 +49,14 @@ def test_a_search_has_its_best_trial_its_command_and_its_times() -> None:
 
 
 def test_a_pause_is_no_time_that_a_search_took_and_workers_beside_each_other_take_it_once() -> None:
-    found = figures(trial(0.5, 0, 0, 10), trial(0.5, 0, 2, 8), trial(0.5, 0, 5, 15), trial(0.5, 0, 1000, 1005))
+    found = summary(trial(0.5, 0, 0, 10), trial(0.5, 0, 2, 8), trial(0.5, 0, 5, 15), trial(0.5, 0, 1000, 1005))
     assert found["parts"]["search"]["busy_s"] == 20
     assert found["parts"]["search"]["trials_s"] == 31
     assert found["parts"]["search"]["begun"] == "2026-01-01T12:00:00"
 
 
 def test_a_study_without_trials_is_no_mistake() -> None:
-    found = figures()
+    found = summary()
     assert found["parts"]["search"] == {"trials": {}}
     assert found["search"]["trials"] == {}
     assert found["search"]["importances"] is None
@@ -65,26 +65,26 @@ def test_a_study_without_trials_is_no_mistake() -> None:
 def test_of_several_objectives_those_that_no_other_beats_are_the_best() -> None:
     space = {"x": FloatDistribution(0, 1)}
     made = [create_trial(values=values, params={"x": 0.1}, distributions=space) for values in ([1, 2], [2, 1], [0, 0])]
-    assert set(figures(*made, directions=2)["search"]["trials"]) == {0, 1}
+    assert set(summary(*made, directions=2)["search"]["trials"]) == {0, 1}
 
 
 def test_importances_have_their_intervals_and_say_whether_they_are_clear() -> None:
     rng = random.Random(0)
-    found = figures(*(trial(-abs(x - 0.3), x) for x in (rng.random() for _ in range(40))))["search"]["importances"]
+    found = summary(*(trial(-abs(x - 0.3), x) for x in (rng.random() for _ in range(40))))["search"]["importances"]
     share, low, high = found["percent"]["x"]
     assert share == 100
     assert low <= share <= high
     assert (found["of"], found["problem"]) == (40, None)
-    few = figures(trial(0.1, 0.1), trial(0.2, 0.2))["search"]["importances"]
+    few = summary(trial(0.1, 0.1), trial(0.2, 0.2))["search"]["importances"]
     assert few["problem"].startswith("2 complete trials are too few")
     assert not few["clear"]
 
 
 def test_a_list_has_no_best_trial_and_no_importances() -> None:
-    found = figures(trial(0.5), attrs={SETTINGS: [["a=1"]]})
+    found = summary(trial(0.5), attrs={SETTINGS: [["a=1"]]})
     assert found["comparison"] is None  # it has not ended
     assert "search" not in found
-    compared = figures(trial(0.5), attrs={SETTINGS: [["a=1"]], attributes.COMPARISON_RESULT: {"rows": []}})
+    compared = summary(trial(0.5), attrs={SETTINGS: [["a=1"]], attributes.COMPARISON_RESULT: {"rows": []}})
     assert compared["comparison"] == {"rows": []}
     assert compared["parts"] == {"list": found["parts"]["list"]}
 

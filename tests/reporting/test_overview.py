@@ -125,10 +125,9 @@ def test_finals_and_comparisons_are_told_in_words(tmp_path: Path) -> None:
     found = shown(
         new_study(tmp_path / "a", complete(0.5), FINALS_RESULT={**known["finals"], "test": known["test"]}), tmp_path
     )
-    assert any(line.startswith("winner: trial ") for line in found["finals"])
-    assert any(
-        line.startswith("test accuracy of the winner, trained on train and val: 99.") for line in found["finals"]
-    )
+    told = "\n".join(found["finals"])
+    assert "\nwinner: trial " in told
+    assert "\ntest accuracy of the winner, trained on train and val: 99." in told
     known = json.loads((ROOT / "docs" / "results" / "udacity.json").read_text())
     listed = new_study(tmp_path / "b", complete(0.5), COMPARISON_RESULT=known["comparison"], SETTINGS=[["a=1"]])
     found = shown(listed, tmp_path)
@@ -138,12 +137,9 @@ def test_finals_and_comparisons_are_told_in_words(tmp_path: Path) -> None:
 
 def test_nothing_in_a_study_moves_the_cursor(tmp_path: Path) -> None:
     study = new_study(tmp_path, failed("red \x1b[31m\nno"), COMMAND={"command": "a\x1b[2J"})
-    assert all(
-        line.isprintable() for line in overview.lines(StoredStudy(study, None, False), "postgresql://me:pw@host/db")
-    )
-    assert "storage    postgresql://host/db" in overview.lines(
-        StoredStudy(study, None, False), "postgresql://me:pw@host/db"
-    )
+    found = list(overview.lines(StoredStudy(study, None, False), "postgresql://me:pw@host/db"))
+    assert all(line.isprintable() for line in found)
+    assert "storage    postgresql://host/db" in found
 
 
 def test_the_verb_show_prints_it(program: Program, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a study has come to, as a page, pictures and numbers."""
+"""A study as a page, as pictures, as text and as plain values."""

@@ -92,7 +92,7 @@ PICTURES = (
         "parallel",
         "Parameters of all trials",
         "Each line is a complete trial, from its parameters down to its value: the darker the better, the best is "
-        "orange, and who lacks a parameter passes at the left.",
+        "orange, and a trial that lacks a parameter passes at the left.",
         charts.parallel,
     ),
     Picture(

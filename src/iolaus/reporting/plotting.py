@@ -1,4 +1,4 @@
-"""The axes of a sweep's pictures: where a parameter's values lie on paper, and what is written beside them."""
+"""Elements of matplotlib figures: axes for parameters and values, dots on them, and text that fits its place."""
 
 import functools
 import math
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 WIDTH, DPI = 10.0, 110
-"""Inches and dots of an inch of a picture."""
+"""The width of a picture in inches, and its dots per inch."""
 SMALL, TEXT = 8, 9
-"""Points of the letters at ticks, and of those that name an axis."""
+"""Font sizes in points: of ticks, and of the names of axes."""
 FAR = 5.0
-"""How many times farther from the best than the median a value may be before it lies beyond its axis."""
+"""A value lies beyond its axis if it is so many times farther from the best than the median is."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis, of a parameter, an objective or anything else that is a number.
+    """An axis for a parameter, an objective or any other number.
 
     Args:
-        name: What is written beside it.
-        low: Its first value.
-        high: Its last.
-        log: Whether equal ratios take equal room.
-        whole: Whether there are only whole numbers.
-        choices: Those of a categorical parameter, which lie at 0, 1, ...
+        name: Written beside the axis.
+        low: The first value on it.
+        high: The last value on it.
+        log: True for a logarithmic axis.
+        whole: True if there are only whole numbers.
+        choices: The choices of a categorical parameter, which lie at 0, 1, ...
     """
 
     name: str
@@ -49,7 +49,7 @@ class Scale:
 
     @classmethod
     def of_parameter(cls, name: str, trials: Sequence[FrozenTrial]) -> "Scale":
-        """The axis of a parameter: all that it could have been in any of these trials."""
+        """Return the axis of a parameter: all values that it could have had in any of these trials."""
         domains = [trial.distributions[name] for trial in trials if name in trial.distributions]
         choices = [c for d in dict.fromkeys(domains) if isinstance(d, CategoricalDistribution) for c in d.choices]
         if choices:
@@ -61,15 +61,15 @@ class Scale:
 
     @property
     def span(self) -> tuple[float, float]:
-        """Its first and its last value."""
+        """The first and the last value."""
         return self.low, self.high
 
     def places(self, trials: Sequence[FrozenTrial]) -> Floats:
-        """Where trials lie on the axis of a parameter, in its own unit; NaN for those that lack it."""
+        """Return the places of trials on the axis of a parameter, in its own unit; NaN for those that lack it."""
         return np.array([self._place(trial.params.get(self.name)) for trial in trials])
 
     def share(self, places: ArrayLike) -> Floats:
-        """Which share of the axis lies before these places."""
+        """Return the share of the axis that lies before each of these places."""
         low, high = self._warp(self._ends())
         return (self._warp(np.clip(places, *self._ends())) - low) / (high - low)
 
@@ -77,9 +77,9 @@ class Scale:
         """Make this the horizontal axis.
 
         Args:
-            axes: Of matplotlib.
-            inches: Its length.
-            tilt: Whether names of choices may be turned where they are too long.
+            axes: Axes of matplotlib.
+            inches: The length of the axis.
+            tilt: True if names of choices may be turned where they are too long.
         """
         axes.set_xscale("log" if self.log else "linear")
         axes.set_xlim(*self._ends())
@@ -90,7 +90,7 @@ class Scale:
         axes.set_xlabel(label(self.name, inches + 0.4), fontsize=TEXT)
 
     def arrange_y(self, axes: "Axes", named: bool = True) -> None:
-        """Make this the vertical axis, of two inches or more."""
+        """Make this the vertical axis, which is two inches long or more."""
         margin = 0.06 * (self.high - self.low)
         axes.set_ylim(self.low - margin, self.high + margin)
         axes.set_yticks(*self._numbers(2), fontsize=SMALL)
@@ -115,7 +115,7 @@ class Scale:
         return np.log(places) if self.log else np.asarray(places, float)
 
     def _numbers(self, inches: float) -> tuple[list[float], list[str]]:
-        """As many round numbers as can be written side by side, and how they are written."""
+        """Return as many round numbers as can be written side by side, and their texts."""
         for most in range(8, 1, -1):
             ticks = self._round(most)
             labels = numbers(ticks)
@@ -126,7 +126,7 @@ class Scale:
         return ticks, labels
 
     def _round(self, most: int) -> list[float]:
-        """Round numbers, two or a few more and no more than `most` if that is possible."""
+        """Return round numbers on the axis: at least two and at most `most` if that is possible."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         if self.log:
@@ -149,7 +149,7 @@ class Scale:
         ]
 
     def _choices(self, inches: float, tilt: bool) -> tuple[list[int], list[str], int]:
-        """The places of the choices, their names as far as there is room, and the angle at which they are written."""
+        """Return the places of the choices, their names as far as there is room, and the angle of the text."""
         room = inches / len(self.choices)
         longest = max(width(choice, SMALL) for choice in self.choices)
         if longest < room - 0.08 or not tilt:
@@ -162,7 +162,7 @@ class Scale:
 
 
 def canvas(height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
-    """An empty picture of this many inches, which needs no window."""
+    """Return an empty figure of this height in inches, which needs no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -172,7 +172,7 @@ def canvas(height: float, layout: Literal["constrained"] | None = "constrained")
 
 
 def legend(axes: "Axes") -> None:
-    """What the colours mean, above the axes at the right."""
+    """Draw a legend above the axes at the right."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=9, fontsize=SMALL, frameon=False, borderaxespad=0.2)
 
 
@@ -180,12 +180,12 @@ def dots(axes: "Axes", xs: Floats, ys: Floats, up: Scale, across: Scale | None =
     """Draw dots; those beyond an axis are triangles at its edge.
 
     Args:
-        axes: Of matplotlib.
+        axes: Axes of matplotlib.
         xs: float (N,).
         ys: float (N,).
         up: The vertical axis.
-        across: The horizontal one, if there may be dots beyond it.
-        style: For ``Axes.scatter``, with N numbers as ``c`` if they are coloured by them.
+        across: The horizontal axis, if dots may lie beyond it.
+        style: Passed on to ``Axes.scatter``, with N numbers as ``c`` if the dots are coloured by them.
     """
     style = {"s": 16, "linewidths": 0, **style}
     by_number = style.pop("c", None)
@@ -201,20 +201,20 @@ def dots(axes: "Axes", xs: Floats, ys: Floats, up: Scale, across: Scale | None =
 
 
 def parameters(trials: Sequence[FrozenTrial]) -> list[str]:
-    """The names of the parameters that could differ between these trials, in the order in which they appear."""
+    """Return the names of the parameters that could differ between these trials, in the order of appearance."""
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     scales = [Scale.of_parameter(name, trials) for name in names]
     return [scale.name for scale in scales if scale.low < scale.high]
 
 
 def limits(values: Floats, sign: int, also: float | None = None, far: float = FAR) -> tuple[float, float]:
-    """From where to where an axis of values goes, so that a few far worse ones do not press the others flat.
+    """Return the ends of an axis of values, such that a few far worse ones do not press the others flat.
 
     Args:
-        values: Of any kind, infinite ones included.
-        sign: 1 if smaller ones are better, -1 if greater ones are.
+        values: Any values, also infinite ones.
+        sign: 1 if smaller values are better, -1 if greater ones are.
         also: A value that must be on the axis.
-        far: How many times farther from the best than the median the worst may be.
+        far: The worst value on the axis is at most so many times farther from the best than the median is.
     """
     finite = np.sort(sign * values[np.isfinite(values)])
     if not len(finite):
@@ -230,7 +230,7 @@ def limits(values: Floats, sign: int, also: float | None = None, far: float = FA
 
 
 def numbers(values: Sequence[float]) -> list[str]:
-    """Numbers as short as they can be told apart."""
+    """Return numbers as text, as short as it can be while they are still told apart."""
     for digits in range(3, 17):
         texts = [_number(value, digits) for value in values]
         if len(set(texts)) == len(texts) and all(
@@ -249,14 +249,14 @@ def _number(value: float, digits: int) -> str:
 
 
 def label(name: str, inches: float) -> str:
-    """The name of a parameter as an override ends with it, no longer than there is room; a branch in a second line."""
+    """Return the name of a parameter, shortened to this many inches, and below it the branch that it belongs to."""
     key, _, branch = name.lstrip("+").partition(BRANCH)
     lines = [key, f"({branch})"] if branch else [key]
     return "\n".join(fitted(line, inches, TEXT) for line in lines)
 
 
 def fitted(text: str, inches: float, size: float) -> str:
-    """A text of one line without its middle, as far as it is too long: numbers often stand at the end."""
+    """Return a text in one line, without its middle if it is too long: numbers often stand at the end."""
     text = printable(text)
     kept = len(text)
     shown = text
@@ -267,18 +267,21 @@ def fitted(text: str, inches: float, size: float) -> str:
 
 
 def plain(text: str) -> str:
-    """A text in one line as matplotlib shows it unchanged: a dollar would begin a formula, a letter it lacks warns."""
+    """Return a text in one line that matplotlib shows as it is: a dollar would begin a formula.
+
+    A letter that the font lacks would cause a warning, so it is replaced.
+    """
     return "".join(letter if _advance(letter) else "?" for letter in printable(text)).replace("$", r"\$")
 
 
 def width(text: str, size: float) -> float:
-    """Inches that a text takes, its letters having this many points."""
+    """Return the width of a text in inches, at a font size in points."""
     return sum(_advance(letter) or _advance("?") for letter in text) * size / 72
 
 
 @functools.cache
 def _advance(letter: str) -> float:
-    """How much room a letter takes, as a share of the font's size; 0 if the font lacks it."""
+    """Return the width of a letter as a share of the font size; 0 if the font lacks it."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.textpath import text_to_path
 

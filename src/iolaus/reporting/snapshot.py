@@ -17,7 +17,7 @@ from iolaus.study.tally import Tally
 from iolaus.study.trials import keeps_constraints, objectives, outcome_of, why_failed
 
 ENDS = ("complete", "pruned", attributes.FAILED, attributes.LOST, attributes.INTERRUPTED, "running", "waiting")
-"""What may have become of a trial, in the order in which it is told."""
+"""The ends of trials, and the two states before, in the order in which they are told."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Snapshot:
 
     @cached_property
     def reasons(self) -> Sequence[str]:
-        """Why trials failed, the most frequent reason first."""
+        """The reasons of failures, the most frequent one first."""
         return tuple(why_failed(self.tally.reasons))
 
     @cached_property
