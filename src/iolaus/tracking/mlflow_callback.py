@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iolaus import task
 from iolaus.errors import InputError
+from iolaus.search_space.keys import flatten, key_element
 from iolaus.study.attributes import SAME
 from iolaus.tracking.base import Run, Winner
 from iolaus.tracking.environment import absolute_uri, artifacts_beside, default_uri, first_line
@@ -160,7 +161,6 @@ def _params(config: DictConfig, trial: "Trial | None") -> dict[str, Any]:
 
     Interpolations are left out: they follow from the rest or, as those of environment variables, may be secret.
     """
-    from iolaus.search_space.keys import flatten, key_element
     from iolaus.tracking.mlflow_sweep import param_name  # with Optuna, which composing need not import
 
     plain = OmegaConf.to_container(config)
