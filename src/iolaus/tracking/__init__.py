@@ -1,1 +1,1 @@
-"""Where runs and sweeps are recorded, for any Hydra app."""
+"""Records of runs and sweeps, for any Hydra app."""

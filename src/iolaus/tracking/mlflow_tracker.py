@@ -206,7 +206,7 @@ class _MLflowRun(Run):
         self.id = run_id
         self._model_id: str | None = None
         self._epochs: int | None = None if resumed else 0
-        """How many epochs are recorded; None as long as nobody has looked."""
+        """The number of epochs that are recorded; None as long as nobody has looked."""
 
     def log_data(
         self, name: str, images: "NDArray[Any]", labels: "NDArray[Any]", digest: str, folder: str | Path
