@@ -129,9 +129,9 @@ def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
 
 # With which the command and its workers wait longer for each other than the test does for them.
 PATIENT = f"""
-from hydra_plugins import iolaus_local
-assert iolaus_local.GRACE_S < {HANG_S}
-iolaus_local.GRACE_S = 2 * {HANG_S}
+from iolaus.sweep import local_launcher
+assert local_launcher.GRACE_S < {HANG_S}
+local_launcher.GRACE_S = 2 * {HANG_S}
 """
 STUBBORN = """
 while True:

@@ -231,8 +231,8 @@ def test_who_asks_for_more_variants_later_goes_on_with_the_same_study(program: P
             "must be another than that of the command itself, but got",
         ),
         (["hydra.sweeper.variants={a:['model.width=2']}"], "hydra.sweeper.variants: «a» cannot be compared: Could not"),
-        (["hydra.sweeper.variants={a:['seed=7']}"], "«a» cannot be compared: it is the same as «as it is»"),
-        (["hydra.sweeper.variants={a:['epochs=9'],b:['epochs=9']}"], "«b» cannot be compared: it is the same as «a»"),
+        (["hydra.sweeper.variants={a:['seed=7']}"], "«a» cannot be compared: it duplicates «as it is» apart from its seed"),
+        (["hydra.sweeper.variants={a:['epochs=9'],b:['epochs=9']}"], "«b» cannot be compared: it duplicates «a» apart from its seed"),
         (
             ["hydra.sweeper.variants=logging.debug"],
             "must be a function's name, or lists of overrides by name",
